@@ -1,0 +1,61 @@
+"""Where things lie in this checkout. Nothing outside of it is ever written."""
+
+import os
+from pathlib import Path
+
+from lesson_helpers.errors import LessonError
+
+
+def root() -> Path:
+    """Return the checkout: the folder with ``pixi.toml``, ``notebooks`` and this package."""
+    return Path(__file__).resolve().parent.parent
+
+
+def state() -> Path:
+    """Return ``.lesson``, where everything the kit makes for itself lies (git ignores it)."""
+    folder = root() / ".lesson"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def programs() -> Path:
+    """Return ``.lesson/programs``: HTCondor, an image engine, a registry, where they had to be fetched."""
+    folder = state() / "programs"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def data() -> Path:
+    """Return ``.lesson/data``: the four MNIST files, once for the whole checkout."""
+    folder = state() / "data"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def inside(folder: str | Path) -> Path:
+    """Return a folder given by a person as an absolute path; a relative one counts from the checkout.
+
+    Raises
+    ------
+    LessonError
+        Where the path is a file.
+    """
+    path = Path(os.path.abspath(root() / Path(folder).expanduser()))
+    if path.exists() and not path.is_dir():
+        raise LessonError(
+            "A folder was expected and this is a file.", str(path), "Name a folder, or a name that is free."
+        )
+    return path
+
+
+def tool_environment() -> dict[str, str]:
+    """Return the variables that keep Jupyter, IPython and Matplotlib from writing to the user's home."""
+    home = state() / "home"
+    return {
+        "JUPYTER_CONFIG_DIR": str(home / "jupyter-config"),
+        "JUPYTER_DATA_DIR": str(home / "jupyter-data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "jupyter-runtime"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel start warns on stderr
+    }

@@ -1,0 +1,93 @@
+"""The learner's own folder, and the point where each notebook starts in it."""
+
+import shutil
+from pathlib import Path
+
+from IPython.display import Code
+
+from lesson_helpers import paths
+from lesson_helpers.errors import LessonError
+
+# What a notebook finds in the workspace even if none before it was run.
+STARTING_POINTS = {
+    "01-environment": (),
+    "02-train-on-cpu": ("jobs/src",),
+    "03-container-image": ("pixi.toml", "pixi.lock", "Dockerfile", ".dockerignore", "jobs"),
+    "04-htcondor-gpu": ("jobs",),
+}
+
+
+def start(notebook: str, folder: str | Path) -> Path:
+    """Bring the workspace to a notebook's starting point and say what was put there.
+
+    A file that is there already is the learner's and stays as it is.
+
+    Parameters
+    ----------
+    notebook : str
+        The notebook's name, one of `STARTING_POINTS`.
+    folder : str or Path
+        The workspace; a relative path counts from the checkout.
+
+    Returns
+    -------
+    Path
+        The workspace, absolute.
+
+    Raises
+    ------
+    LessonError
+        Where the notebook is not known, the path is a file, or it can't be written.
+    """
+    if notebook not in STARTING_POINTS:
+        names = ", ".join(STARTING_POINTS)
+        raise LessonError(f"There is no notebook {notebook!r}.", "workspace.start()", f"Use one of: {names}.")
+    workspace, kit = paths.inside(folder), paths.root()
+    put = []
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        for name in STARTING_POINTS[notebook]:
+            sources = (
+                [kit / name]
+                if (kit / name).is_file()
+                else sorted(p for p in (kit / name).rglob("*") if p.is_file())
+            )
+            for source in sources:
+                target = workspace / source.relative_to(kit)
+                if "__pycache__" in source.parts or target.exists():
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+                put.append(str(target.relative_to(workspace)))
+    except OSError as error:
+        raise LessonError(
+            f"The workspace can't be written: {error.strerror}.",
+            str(error.filename or workspace),
+            "Give the notebook's parameter `folder` a folder that you may write to.",
+        ) from error
+    print(f"Workspace: {workspace}")
+    print(f"Put there now: {', '.join(put)}." if put else "Everything this notebook starts from is there.")
+    return workspace
+
+
+def show(path: str | Path, first: int = 1, last: int | None = None) -> Code:
+    """Show a file, or some of its lines, in colour: the file itself, not a copy in the page.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    first, last : int
+        The lines to show, counted from 1; by default all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LessonError("There is no such file to show.", str(path), "Run the cells above, which make it.")
+    language = {
+        ".sub": "ini",
+        ".toml": "toml",
+        ".lock": "yaml",
+        "": "docker" if path.name == "Dockerfile" else "text",
+    }
+    lines = path.read_text().splitlines()[first - 1 : last]
+    return Code("\n".join(lines), language=language.get(path.suffix, path.suffix.lstrip(".") or "text"))
