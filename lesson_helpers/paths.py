@@ -1,6 +1,5 @@
 """Where things lie in this checkout. Nothing outside of it is ever written."""
 
-import os
 from pathlib import Path
 
 from lesson_helpers.errors import LessonError
@@ -40,7 +39,7 @@ def inside(folder: str | Path) -> Path:
     LessonError
         Where the path is a file.
     """
-    path = Path(os.path.abspath(root() / Path(folder).expanduser()))
+    path = (root() / Path(folder).expanduser()).resolve()
     if path.exists() and not path.is_dir():
         raise LessonError(
             "A folder was expected and this is a file.", str(path), "Name a folder, or a name that is free."

@@ -8,6 +8,7 @@ leaves no time to write one.
 """
 
 import atexit
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -58,10 +59,8 @@ def end(processes: Iterable[psutil.Process], seconds: float = 5) -> None:
     family.discard(psutil.Process())
     for act in (psutil.Process.terminate, psutil.Process.kill):
         for process in family:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 act(process)
-            except psutil.NoSuchProcess:
-                pass
         _, family = psutil.wait_procs(family, timeout=seconds)
 
 

@@ -10,10 +10,14 @@ from lesson_helpers import paths, processes
 def pytest_configure(config):
     """Make this run the owner of everything its tests start; kernels and workers inherit that."""
     os.environ.update(paths.tool_environment())
+    # HTCondor holds container jobs, and DAGMan stops, below the system's temporary folder
+    temporary = paths.state() / "tests"
+    temporary.mkdir(exist_ok=True)
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
     processes.claim()
 
 
 @pytest.fixture
 def workspace(tmp_path_factory):
-    """Give an empty workspace below ``.lesson``: HTCondor holds jobs under the system's temporary folder."""
+    """Give an empty workspace."""
     return tmp_path_factory.mktemp("workspace")
