@@ -50,18 +50,10 @@ def make(wanted: str) -> None:
         _run([uv, "venv", "--quiet", "--python", sys.executable, venv], environment)
         project = paths.root() / "pyproject.toml"
         packages = ["--requirement", project, "--group", f"{project}:test"]
+        quiet = [] if sys.stderr.isatty() else ["--quiet"]  # a log needs no list of 200 packages
         pins = ["--constraint", paths.root() / "constraints.txt"]
-        install = [
-            uv,
-            "pip",
-            "install",
-            "--python",
-            venv / "bin/python",
-            *packages,
-            *pins,
-            *uv_options(settings),
-        ]
-        _run(install, environment)
+        install = [uv, "pip", "install", *quiet, "--python", venv / "bin/python", *packages, *pins]
+        _run([*install, *uv_options(settings)], environment)
         site_packages = next(venv.glob("lib/python*/site-packages"))
         (site_packages / "lesson.pth").write_text(f"{paths.root()}\n")
         beside = venv / "ready.new"
@@ -154,7 +146,7 @@ def _wait_for(lock) -> None:
             return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not said:
-                _say(f"Waiting for another ./lesson that sets this checkout up, at most {LOCK_LIMIT // 60} minutes.")
+                _say(f"Waiting for another ./lesson to set this up, {LOCK_LIMIT // 60} minutes at most.")
                 said = True
             if time.monotonic() > end:
                 raise LessonError(
