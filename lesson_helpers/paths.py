@@ -50,6 +50,7 @@ def inside(folder: str | Path) -> Path:
 def tool_environment() -> dict[str, str]:
     """Return the variables that keep Jupyter, IPython and Matplotlib from writing to the user's home."""
     home = state() / "home"
+    home.mkdir(exist_ok=True)  # IPython warns where the folder above its own is missing
     return {
         "JUPYTER_CONFIG_DIR": str(home / "jupyter-config"),
         "JUPYTER_DATA_DIR": str(home / "jupyter-data"),
