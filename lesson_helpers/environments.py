@@ -1,13 +1,17 @@
-"""Pixi environments: which Python trains, what a lock file holds, and whether it fits its manifest."""
+"""Pixi environments on this machine: which Python trains, what a lock file holds, what can be installed."""
 
 import importlib.util
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
-from lesson_helpers import paths
+from rattler import Version, VirtualPackage, VirtualPackageOverrides
+
+from lesson_helpers import lockfiles, manifests, paths
 from lesson_helpers.errors import LessonError
 
 PIXI_NEEDED = (0, 72)  # the first that reads this lock format and CUDA as part of a platform
@@ -77,3 +81,65 @@ def training_python() -> list[str]:
 def training_folder() -> Path:
     """Return the folder of the Python with torch: what a job's PATH starts with, to find it as ``python``."""
     return Path(training_python()[0]).parent
+
+
+def machine() -> dict[str, str]:
+    """Return this machine's virtual packages, name to version, as Pixi would find them.
+
+    A variable ``CONDA_OVERRIDE_CUDA`` (and its like for the others) counts as in Pixi: its value is taken in
+    place of what is found, an empty one for "there is none".
+    """
+    found = VirtualPackage.detect(VirtualPackageOverrides.from_env())
+    generic = [package.into_generic() for package in found]
+    return {package.name.normalized: str(package.version) for package in generic}
+
+
+def lacking(platform: manifests.Platform) -> list[str]:
+    """Tell what this machine lacks for a platform, each as a phrase; empty where it has all."""
+    if platform.subdir != lockfiles.this_subdir():
+        return [f"this is {lockfiles.this_subdir()}"]
+    have, phrases = machine(), []
+    for name, version in (text.split("=")[:2] for text in platform.virtual_packages):
+        if name not in have:
+            phrases.append(f"no {name} here")
+        elif Version(have[name]) < Version(version):
+            phrases.append(f"{name} is {have[name]} here, {version} is needed")
+    return phrases
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The environments of a lock file as a table: one row for each environment on each platform."""
+
+    rows: tuple[tuple[str, ...], ...]
+    head: tuple[str, ...] = ("environment", "platform", "packages", "download", "installs on this machine")
+
+    def __str__(self) -> str:
+        table = [self.head, *self.rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(self.head))]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table
+        )
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in self.head)
+        rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self.rows)
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def overview(lock: str | Path) -> Overview:
+    """List the environments of a lock file: platform, packages, megabytes, and whether they fit here.
+
+    Raises
+    ------
+    LessonError
+        Where there is no lock file, or it is broken.
+    """
+    rows = []
+    for part in lockfiles.read(lock).parts:
+        here = "; ".join(lacking(part.platform))
+        size = f"{part.size / 1e6:,.0f} MB"
+        row = (part.environment, part.label, str(len(part.packages)), size, f"no: {here}" if here else "yes")
+        rows.append(row)
+    return Overview(tuple(rows))
