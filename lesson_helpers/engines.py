@@ -1,0 +1,271 @@
+"""One program that builds, runs and pushes images: Docker, Podman or Buildah, used in the same way."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lesson_helpers.buildlog import explain, follow
+from lesson_helpers.errors import LessonError
+from lesson_helpers.registry import Registry, check_name
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an engine says of an image that it has.
+
+    Parameters
+    ----------
+    name : str
+        Name and tag.
+    size : int
+        Bytes on disk, all layers unpacked.
+    layers : int
+        How many layers it has.
+    user : str
+        Who its programs run as; empty for root.
+    entrypoint, command : tuple of str
+        What `run` starts, and the arguments it gets by default.
+    labels : dict
+        The labels, such as ``org.opencontainers.image.source``.
+    """
+
+    name: str
+    size: int
+    layers: int
+    user: str
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    labels: dict[str, str]
+
+    def __str__(self) -> str:
+        labels = [f"  {key} = {value}" for key, value in sorted(self.labels.items()) if value]
+        return "\n".join(
+            [
+                f"{self.name}: {self.size / 1e6:.0f} MB in {self.layers} layers",
+                f"  user       {self.user or 'root'}",
+                f"  entrypoint {' '.join(self.entrypoint) or 'none'}",
+                f"  command    {' '.join(self.command) or 'none'}",
+                *labels,
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A program that builds, runs and pushes images.
+
+    Parameters
+    ----------
+    kind : str
+        ``"docker"``, ``"podman"`` or ``"buildah"``.
+    program : Path
+        The program.
+    version : str
+        What it says of itself.
+    source : str
+        Where it is from, in words.
+    environment : dict
+        Variables that it runs with: a store and settings of its own, so that the user's are not touched.
+    options : tuple of str
+        Options of each command that reads or writes an image (Podman and Buildah).
+    store : Path or None
+        The folder of that store; `None` for Docker, whose daemon has one.
+    """
+
+    kind: str
+    program: Path
+    version: str
+    source: str
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    options: tuple[str, ...] = field(default=(), repr=False)
+    store: Path | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.version} ({self.source})"
+
+    def build(
+        self,
+        context: Path,
+        tag: str,
+        *,
+        arguments: dict[str, str] | None = None,
+        target: str = "",
+        seconds: float = 3600,
+        quiet: bool = False,
+    ) -> Image:
+        """Build the image that a folder's ``Dockerfile`` describes, and show each step as it begins.
+
+        Parameters
+        ----------
+        context : Path
+            The folder.
+        tag : str
+            Name and tag of the image.
+        arguments : dict, optional
+            Values for the Dockerfile's ``ARG`` lines.
+        target : str
+            The stage to stop at; by default the last.
+        seconds : float
+            The longest that the build may take.
+        quiet : bool
+            Show nothing.
+
+        Raises
+        ------
+        LessonError
+            Where the name is not allowed, there is no Dockerfile, or the build fails: with what it said.
+        """
+        check_name(tag)
+        if not (context / "Dockerfile").is_file():
+            raise LessonError(
+                "There is no Dockerfile to build from.", str(context), "Name the folder that has it."
+            )
+        command = {
+            "docker": ["buildx", "build", "--progress=plain", "--load"],
+            "podman": ["build", "--layers", *self.options],
+            "buildah": ["build", "--layers", *self.options],
+        }[self.kind]
+        for name, value in (arguments or {}).items():
+            command += ["--build-arg", f"{name}={value}"]
+        command += ["--target", target] if target else []
+        said, code = follow(
+            [str(self.program), *command, "-f", str(context / "Dockerfile"), "-t", tag, str(context)],
+            os.environ | self.environment,
+            seconds,
+            quiet,
+        )
+        if code:
+            raise explain(said, f"{self.kind} build, {context / 'Dockerfile'}")
+        return self.inspect(tag)
+
+    def inspect(self, tag: str) -> Image:
+        """Return what the engine knows of an image."""
+        if self.kind == "buildah":
+            found = json.loads(self._run("inspect", "--type", "image", tag))["OCIv1"]
+            config, layers = found["config"], found["rootfs"]["diff_ids"]
+            # `images` names its size in words, such as "51.1 MB"
+            number, unit = json.loads(self._run("images", "--json", tag))[0]["size"].split()
+            size = float(number) * {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}[unit.upper()]
+        else:
+            found = json.loads(self._run("image", "inspect", tag))[0]
+            config, layers, size = found["Config"], found["RootFS"]["Layers"], found["Size"]
+        return Image(
+            tag,
+            int(size),
+            len(layers),
+            config.get("User") or "",
+            tuple(config.get("Entrypoint") or ()),
+            tuple(config.get("Cmd") or ()),
+            config.get("Labels") or {},
+        )
+
+    def run(self, tag: str, command: list[str], *, entrypoint: bool = True, seconds: float = 300) -> str:
+        """Run a command in a fresh container and return what it says; Docker and Podman give it no network.
+
+        Parameters
+        ----------
+        tag : str
+            The image.
+        command : list of str
+            The command and its arguments.
+        entrypoint : bool
+            Run it through the image's entrypoint, as `docker run` does; `False` leaves that out, as
+            `apptainer exec` does.
+        seconds : float
+            The longest that it may take.
+
+        Raises
+        ------
+        LessonError
+            Where the command fails: with what it said.
+        """
+        if self.kind == "buildah":
+            # Buildah's `run` is made for building: it never uses the entrypoint by itself
+            through = self.inspect(tag).entrypoint if entrypoint else ()
+            container = self._run("from", *self.options, "--pull-never", tag).strip()
+            try:
+                return self._run("run", container, "--", *through, *command, seconds=seconds)
+            finally:
+                self._run("rm", container)
+        alone = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp"]
+        if not entrypoint:
+            return self._run(*alone, f"--entrypoint={command[0]}", tag, *command[1:], seconds=seconds)
+        return self._run(*alone, tag, *command, seconds=seconds)
+
+    def push(self, tag: str, registry: Registry, name: str) -> str:
+        """Push an image to a registry of this session and return its digest.
+
+        Parameters
+        ----------
+        tag : str
+            The image here.
+        registry : Registry
+            Where to.
+        name : str
+            Name and tag that it gets there, without the registry's address.
+        """
+        check_name(name)
+        target = f"{registry.address}/{name}"
+        if self.kind == "docker":
+            # The daemon's address stands in the user's settings, which are left out here: so it is given
+            host = self._run("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+            self._run("tag", tag, target)
+            self._run(
+                "--host", host, "--config", registry.environment["DOCKER_CONFIG"], "push", target, seconds=900
+            )
+            repository, _, version = name.partition(":")
+            return registry.digest(repository, version or "latest")
+        with tempfile.TemporaryDirectory() as folder:
+            note = Path(folder) / "digest"
+            plain = ["--tls-verify=false", "--digestfile", str(note), *self.options]
+            self._run(
+                "push", *plain, tag, f"docker://{target}", seconds=900, environment=registry.environment
+            )
+            return note.read_text().strip()
+
+    def remove(self, *tags: str) -> None:
+        """Remove images; harmless for one that is not there."""
+        for tag in tags:
+            self._try("rmi" if self.store else "image", *([] if self.store else ["rm"]), "--force", tag)
+
+    def close(self) -> None:
+        """Remove the engine's own store with all images in it. Docker's is the user's, and stays as it is."""
+        if self.store:
+            # first by the engine itself: in an ordinary user's store there are files of other user ids
+            self._try("rm", "--all")
+            self._try("rmi", "--all", "--force")
+            shutil.rmtree(self.store, ignore_errors=True)
+
+    def _try(self, *words: str) -> None:
+        subprocess.run(
+            [self.program, *words],
+            env=os.environ | self.environment,
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
+
+    def _run(self, *words: str, seconds: float = 120, environment: dict[str, str] | None = None) -> str:
+        """Run the engine and return its standard output; what it says on failure becomes the error."""
+        try:
+            done = subprocess.run(
+                [self.program, *words],
+                env=os.environ | self.environment | (environment or {}),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LessonError(
+                f"{self.kind} did not finish within {seconds:.0f} s.", " ".join(words)[:300], "Run it again."
+            ) from error
+        if done.returncode:
+            raise explain(done.stderr + done.stdout, f"{self.kind} {words[0]}")
+        return done.stdout

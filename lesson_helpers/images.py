@@ -1,0 +1,286 @@
+"""Which engine builds images on this machine, and what the lesson's image is built on.
+
+An engine is chosen by asking it, since a program's being there proves nothing: a Docker client without a
+daemon is common. Where none answers, Buildah is fetched out of Debian's packages: it needs no daemon.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesson_helpers import debian, paths, processes, registry, standin
+from lesson_helpers.engines import Engine, Image
+from lesson_helpers.errors import LessonError
+from lesson_helpers.ladder import Rung
+
+__all__ = ["Answer", "Choice", "Engine", "Image", "base_arguments", "choose"]
+
+SETTINGS = ("auto", "docker", "podman", "buildah", "fetched", "none")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one engine said when it was asked."""
+
+    name: str
+    works: bool
+    said: str
+
+    def __str__(self) -> str:
+        return f"{'✓' if self.works else '–'} {self.name}: {self.said}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine that was chosen, and what each one answered on the way there.
+
+    Parameters
+    ----------
+    engine : Engine or None
+        `None` where no engine can be had.
+    answers : tuple of Answer
+        In the order in which they were asked.
+    """
+
+    engine: Engine | None
+    answers: tuple[Answer, ...]
+
+    def __str__(self) -> str:
+        chosen = f"Images are built by {self.engine}." if self.engine else "No image can be built here."
+        return "\n".join([*map(str, self.answers), chosen])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def rung(self) -> Rung:
+        """Return the choice as one line for the run's report."""
+        reasons = "; ".join(f"{answer.name}: {answer.said}" for answer in self.answers if not answer.works)
+        if self.engine and "fetched" not in self.engine.source:
+            return Rung("image engine", str(self.engine))
+        if self.engine:
+            return Rung("image engine", str(self.engine), "Docker or Podman", reasons or "it was asked for")
+        return Rung("image engine", "nothing", "a real image build", reasons)
+
+
+def choose(setting: str = "auto", *, fetch: bool = True) -> Choice:
+    """Choose an engine by asking: Docker with BuildKit, Podman, Buildah, then one that is fetched.
+
+    Parameters
+    ----------
+    setting : str
+        ``"auto"``, or the one engine to use; ``"fetched"`` is Debian's Buildah under ``.lesson``, and
+        ``"none"`` goes on without any.
+    fetch : bool
+        Whether an engine may be fetched where none answers. Without it, one that is there already is used.
+
+    Returns
+    -------
+    Choice
+        Its `engine` is `None` where no engine can be had and none was asked for by name.
+
+    Raises
+    ------
+    LessonError
+        Where the setting is not known, or names an engine that does not work here.
+    """
+    if setting not in SETTINGS:
+        raise LessonError(
+            f"There is no engine {setting!r}.",
+            "the parameter `engine`",
+            f"Use one of: {', '.join(SETTINGS)}.",
+        )
+    if setting == "none":
+        return Choice(None, (Answer("none", False, "no engine was asked for"),))
+    asks = {"docker": _docker, "podman": _podman, "buildah": _buildah, "fetched": _fetched}
+    answers = []
+    for name, ask in asks.items():
+        if setting not in ("auto", name):
+            continue
+        if name == "fetched" and not fetch and not (paths.programs() / "buildah").is_dir():
+            answers.append(Answer(name, False, "it is not here yet"))
+            continue
+        try:
+            engine = ask()
+        except LessonError as error:
+            answers.append(Answer(name, False, error.what))
+        else:
+            return Choice(engine, (*answers, Answer(name, True, f"version {engine.version}")))
+    if setting != "auto":
+        raise LessonError(
+            f"The engine {setting!r} does not work here: {answers[0].said}",
+            "the parameter `engine`",
+            'Start or install it, or use engine = "auto", which takes one that works.',
+        )
+    return Choice(None, tuple(answers))
+
+
+def base_arguments(engine: Engine, workspace: Path, environment: str) -> tuple[dict[str, str], Rung]:
+    """Return the values for the Dockerfile's ARG lines with which it can be built here.
+
+    The real base images where their registries answer; else stand-ins for both, which are made now.
+
+    Parameters
+    ----------
+    engine : Engine
+        The engine that will build.
+    workspace : Path
+        The folder with ``Dockerfile`` and ``pixi.toml``.
+    environment : str
+        The environment to install.
+
+    Returns
+    -------
+    arguments : dict
+        For `Engine.build`.
+    rung : Rung
+        Which bases they are, for the page and the report.
+
+    Raises
+    ------
+    LessonError
+        Where the workspace has no such environment.
+    """
+    known = _environments(workspace / "pixi.toml")
+    if environment not in known:
+        raise LessonError(
+            f"There is no environment {environment!r} in this workspace.",
+            str(workspace / "pixi.toml"),
+            f"Use one of: {', '.join(known)}.",
+        )
+    bases = re.findall(r"^FROM (\S+[:@]\S+)", (workspace / "Dockerfile").read_text(), flags=re.MULTILINE)
+    silent = [image for image in bases if not registry.reachable(image)]
+    if not silent:
+        return {"ENVIRONMENT": environment}, Rung("base images", " and ".join(bases))
+    folder = standin.context(processes.session() / "stand-in")
+    for target, name in (("runtime", standin.RUNTIME), ("build", standin.BUILD)):
+        engine.build(folder, name, target=target, quiet=True)
+    shutil.rmtree(folder)
+    return (
+        {"ENVIRONMENT": environment, "BUILD_IMAGE": standin.BUILD, "RUNTIME_IMAGE": standin.RUNTIME},
+        Rung(
+            "base images",
+            "stand-ins made of this machine's own shell and Python, with a script in the place of pixi",
+            "the published ones",
+            f"{' and '.join(image.split('/')[0] for image in silent)} can't be reached from here",
+        ),
+    )
+
+
+def _environments(manifest: Path) -> list[str]:
+    """Return the names of a workspace's environments, from its ``pixi.toml``."""
+    try:
+        found = tomllib.loads(manifest.read_text()).get("environments", {})
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise LessonError(
+            f"The manifest can't be read: {error}.", str(manifest), "Mend it, or copy the lesson's again."
+        ) from error
+    return sorted({"default", *found})
+
+
+def _ask(*command: str | Path, environment: dict[str, str] | None = None) -> str:
+    """Run a question that an engine answers at once; its refusal, in one line, is the error."""
+    where = " ".join(map(str, command))
+    try:
+        answer = subprocess.run(
+            command,
+            env=os.environ | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+        )
+    except OSError as error:
+        raise LessonError("it is not installed", where, "Install it.") from error
+    except subprocess.TimeoutExpired as error:
+        raise LessonError("it did not answer within 20 s", where, "Start it again.") from error
+    if answer.returncode:
+        said = [line.strip() for line in (answer.stdout + answer.stderr).splitlines() if line.strip()]
+        # Docker says the reason before its advice, the others after their log
+        reasons = [line for line in said if re.search(r"cannot|error|denied|failed|unknown", line, re.I)]
+        raise LessonError(
+            (reasons or said or ["it failed"])[-1][:200], where, "Start it, or install it anew."
+        )
+    return answer.stdout
+
+
+def _docker() -> Engine:
+    version = _ask("docker", "info", "--format", "{{.ServerVersion}}").strip()
+    _ask("docker", "buildx", "version")
+    return Engine("docker", Path(shutil.which("docker")), version, "the machine's own daemon")
+
+
+def _podman() -> Engine:
+    program = Path(shutil.which("podman") or "podman")
+    store = _private_store(program)
+    version = _ask(program, "--version").split()[2]
+    return Engine("podman", program, version, "on PATH", *store)
+
+
+def _buildah(tree: Path | None = None) -> Engine:
+    """Ask the Buildah on PATH, or the one in a tree of unpacked packages."""
+    program = tree / "usr/bin/buildah" if tree else Path(shutil.which("buildah") or "buildah")
+    store = _private_store(program, tree)
+    if os.geteuid():
+        # a user namespace gives an ordinary user's images more than one owner: newuidmap and /etc/subuid
+        _ask(program, "unshare", "true", environment=store[0])
+    version = _ask(program, "--version").split()[2]
+    source = "fetched from Debian's packages" if tree else "on PATH"
+    return Engine("buildah", program, version, source, *store)
+
+
+def _fetched() -> Engine:
+    folder = debian.unpack(
+        "buildah",
+        ("buildah", "netavark"),  # newer releases want to see the second, even where no network is made
+        (debian.HOST, "bookworm"),
+        relocate=True,
+        check=("usr/bin/buildah", "--version"),
+    )
+    return _buildah(folder)
+
+
+def _private_store(program: Path, tree: Path | None = None) -> tuple[dict[str, str], tuple[str, ...], Path]:
+    """Give Podman or Buildah a store of its own; return variables and options that name it, and its folder.
+
+    Overlay is the fast way to keep layers; copies (`vfs`) work where the disk or the kernel refuses it.
+    """
+    folder = processes.session() / f"images-{secrets.token_hex(4)}"
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    helpers = (
+        f"[engine]\nhelper_binaries_dir = [{json.dumps(str(tree / 'usr/lib/podman'))}]\n" if tree else ""
+    )
+    settings = {
+        # no daemon, network or cgroup of its own: works in a container and on a shared machine too
+        "BUILDAH_ISOLATION": "chroot",
+        "TMPDIR": str(folder / "tmp"),  # cache mounts are kept there
+    }
+    for driver in ("overlay", "vfs"):
+        files = {
+            "storage": f"[storage]\ndriver = {json.dumps(driver)}\n"
+            f"graphroot = {json.dumps(str(folder / driver))}\nrunroot = {json.dumps(str(folder / 'run'))}\n",
+            # Only full names: a short one would be looked for in registries that the lesson never named.
+            "registries": "unqualified-search-registries = []\n",
+            "containers": helpers,
+        }
+        for name, text in files.items():
+            (folder / f"{name}.conf").write_text(text)
+            settings["CONTAINERS_CONF" if name == "containers" else f"CONTAINERS_{name.upper()}_CONF"] = str(
+                folder / f"{name}.conf"
+            )
+        (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
+        try:
+            _ask(program, "info", environment=settings)
+        except LessonError as error:
+            refusal = error
+        else:
+            return settings, ("--signature-policy", str(folder / "policy.json")), folder
+    shutil.rmtree(folder, ignore_errors=True)
+    raise refusal
