@@ -44,7 +44,9 @@ REASONS = (
 
 def explain(said: str, where: str) -> LessonError:
     """Turn an engine's last words into an error that says what to do."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    # BuildKit repeats what the failed step said, between two rules, before it quotes the Dockerfile
+    step = re.search(r"^------\n > .*?:\n(.*?)^------$", said, flags=re.DOTALL | re.MULTILINE)
+    lines = [line.strip() for line in (step[1] if step else said).splitlines() if line.strip()]
     last = "\n  ".join(line[:300] for line in lines[-4:]) or "nothing"
     for pattern, what, fix in REASONS:
         if re.search(pattern, said, flags=re.IGNORECASE):

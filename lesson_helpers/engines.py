@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lesson_helpers import standin
 from lesson_helpers.buildlog import explain, follow
 from lesson_helpers.errors import LessonError
 from lesson_helpers.registry import Registry, check_name
@@ -22,7 +23,7 @@ class Image:
     name : str
         Name and tag.
     size : int
-        Bytes on disk, all layers unpacked.
+        Bytes, as the engine counts them: most count the layers unpacked, some packed.
     layers : int
         How many layers it has.
     user : str
@@ -71,7 +72,7 @@ class Engine:
     environment : dict
         Variables that it runs with: a store and settings of its own, so that the user's are not touched.
     options : tuple of str
-        Options of each command that reads or writes an image (Podman and Buildah).
+        Options of each command that reads or writes an image; with Docker, of a build.
     store : Path or None
         The folder of that store; `None` for Docker, whose daemon has one.
     """
@@ -125,7 +126,7 @@ class Engine:
                 "There is no Dockerfile to build from.", str(context), "Name the folder that has it."
             )
         command = {
-            "docker": ["buildx", "build", "--progress=plain", "--load"],
+            "docker": ["buildx", "build", "--progress=plain", "--load", *self.options],
             "podman": ["build", "--layers", *self.options],
             "buildah": ["build", "--layers", *self.options],
         }[self.kind]
@@ -192,6 +193,8 @@ class Engine:
             finally:
                 self._run("rm", container)
         alone = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp"]
+        if self.kind == "podman":  # it asks for more than a container or a shared machine lets it have
+            alone += [f"--ulimit={name}={most}:{most}" for name, most in _limits().items()]
         if not entrypoint:
             return self._run(*alone, f"--entrypoint={command[0]}", tag, *command[1:], seconds=seconds)
         return self._run(*alone, tag, *command, seconds=seconds)
@@ -213,10 +216,10 @@ class Engine:
         if self.kind == "docker":
             # The daemon's address stands in the user's settings, which are left out here: so it is given
             host = self._run("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+            login = registry.environment["DOCKER_CONFIG"]
             self._run("tag", tag, target)
-            self._run(
-                "--host", host, "--config", registry.environment["DOCKER_CONFIG"], "push", target, seconds=900
-            )
+            self._run("--host", host, "--config", login, "push", target, seconds=900)
+            self.remove(target)
             repository, _, version = name.partition(":")
             return registry.digest(repository, version or "latest")
         with tempfile.TemporaryDirectory() as folder:
@@ -232,13 +235,21 @@ class Engine:
         for tag in tags:
             self._try("rmi" if self.store else "image", *([] if self.store else ["rm"]), "--force", tag)
 
-    def close(self) -> None:
-        """Remove the engine's own store with all images in it. Docker's is the user's, and stays as it is."""
-        if self.store:
-            # first by the engine itself: in an ordinary user's store there are files of other user ids
-            self._try("rm", "--all")
-            self._try("rmi", "--all", "--force")
-            shutil.rmtree(self.store, ignore_errors=True)
+    def close(self, *tags: str) -> None:
+        """Remove the engine's own store; of Docker's, which is the user's, only these tags.
+
+        Parameters
+        ----------
+        *tags : str
+            What was built.
+        """
+        if not self.store:
+            self.remove(*tags, standin.BUILD, standin.RUNTIME)
+            return
+        # first by the engine itself: in an ordinary user's store there are files of other user ids
+        self._try("rm", "--all")
+        self._try("rmi", "--all", "--force")
+        shutil.rmtree(self.store, ignore_errors=True)
 
     def _try(self, *words: str) -> None:
         subprocess.run(
@@ -269,3 +280,15 @@ class Engine:
         if done.returncode:
             raise explain(done.stderr + done.stdout, f"{self.kind} {words[0]}")
         return done.stdout
+
+
+def _limits() -> dict[str, int]:
+    """Return the most files and processes that this process may allow its children."""
+    import resource  # not on Windows, where Podman has a machine of its own
+
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    highest = int(Path("/proc/sys/kernel/pid_max").read_text())
+    return {
+        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "nproc": highest if processes < 0 else min(processes, highest),
+    }

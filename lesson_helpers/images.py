@@ -214,7 +214,11 @@ def _ask(*command: str | Path, environment: dict[str, str] | None = None) -> str
 def _docker() -> Engine:
     version = _ask("docker", "info", "--format", "{{.ServerVersion}}").strip()
     _ask("docker", "buildx", "version")
-    return Engine("docker", Path(shutil.which("docker")), version, "the machine's own daemon")
+    networks = _ask("docker", "network", "ls", "--format", "{{.Name}}").split()
+    # a daemon without a bridge, as in a container, can only build on the machine's own network
+    options = () if "bridge" in networks else ("--network=host",)
+    program = Path(shutil.which("docker"))
+    return Engine("docker", program, version, "the machine's own daemon", options=options)
 
 
 def _podman() -> Engine:
@@ -253,34 +257,41 @@ def _private_store(program: Path, tree: Path | None = None) -> tuple[dict[str, s
     Overlay is the fast way to keep layers; copies (`vfs`) work where the disk or the kernel refuses it.
     """
     folder = processes.session() / f"images-{secrets.token_hex(4)}"
-    (folder / "tmp").mkdir(parents=True, exist_ok=True)
-    helpers = (
-        f"[engine]\nhelper_binaries_dir = [{json.dumps(str(tree / 'usr/lib/podman'))}]\n" if tree else ""
-    )
-    settings = {
+    (folder / "tmp").mkdir(parents=True)
+    files = {
+        # only full names: a short one would be looked for in registries that the lesson never named
+        "CONTAINERS_REGISTRIES_CONF": "unqualified-search-registries = []\n",
+        "CONTAINERS_STORAGE_CONF": "[storage]\ndriver = {driver}\ngraphroot = {store}\nrunroot = {run}\n",
+    }
+    if tree:  # an installed one has its own settings for the programs beside it
+        files["CONTAINERS_CONF"] = "[engine]\nhelper_binaries_dir = [{helpers}]\n"
+    settings = {name: str(folder / name.lower()) for name in files} | {
         # no daemon, network or cgroup of its own: works in a container and on a shared machine too
         "BUILDAH_ISOLATION": "chroot",
         "TMPDIR": str(folder / "tmp"),  # cache mounts are kept there
     }
     for driver in ("overlay", "vfs"):
-        files = {
-            "storage": f"[storage]\ndriver = {json.dumps(driver)}\n"
-            f"graphroot = {json.dumps(str(folder / driver))}\nrunroot = {json.dumps(str(folder / 'run'))}\n",
-            # Only full names: a short one would be looked for in registries that the lesson never named.
-            "registries": "unqualified-search-registries = []\n",
-            "containers": helpers,
-        }
+        values = {"driver": driver, "store": folder / driver, "run": folder / "run"}
+        values["helpers"] = (tree or Path()) / "usr/lib/podman"
         for name, text in files.items():
-            (folder / f"{name}.conf").write_text(text)
-            settings["CONTAINERS_CONF" if name == "containers" else f"CONTAINERS_{name.upper()}_CONF"] = str(
-                folder / f"{name}.conf"
-            )
-        (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
+            quoted = {key: json.dumps(str(value)) for key, value in values.items()}
+            Path(settings[name]).write_text(text.format(**quoted))
         try:
-            _ask(program, "info", environment=settings)
+            answer = _ask(program, "info", environment=settings)
         except LessonError as error:
             refusal = error
-        else:
-            return settings, ("--signature-policy", str(folder / "policy.json")), folder
+            continue
+        if str(folder) not in answer:  # such as Podman's own machine on a Mac: not to be emptied by us
+            refusal = LessonError("it only uses a store of its own", str(program), "Use Docker.")
+            break
+        return settings, _policy(folder), folder
     shutil.rmtree(folder, ignore_errors=True)
     raise refusal
+
+
+def _policy(folder: Path) -> tuple[str, ...]:
+    """Return the option that says which signatures an image needs: none, where the machine does not say."""
+    if Path("/etc/containers/policy.json").is_file():
+        return ()
+    (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
+    return "--signature-policy", str(folder / "policy.json")

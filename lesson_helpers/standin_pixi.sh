@@ -38,6 +38,7 @@ case $command in
         ;;
     shell-hook)
         [ "$shell" = bash ] || stop "only the shell bash is known here"
+        # shellcheck disable=SC2016  # $PATH is for the shell that reads this
         printf 'export PATH="%s/bin:$PATH"\n' "$prefix"
         printf 'export CONDA_PREFIX="%s"\n' "$prefix"
         printf 'export PIXI_ENVIRONMENT_NAME="%s"\n' "$environment"
