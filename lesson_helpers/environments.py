@@ -84,22 +84,31 @@ def training_folder() -> Path:
 
 
 def machine() -> dict[str, str]:
-    """Return this machine's virtual packages, name to version, as Pixi would find them.
+    """Return this machine's virtual packages, as Pixi would find them: name to version.
 
-    A variable ``CONDA_OVERRIDE_CUDA`` (and its like for the others) counts as in Pixi: its value is taken in
-    place of what is found, an empty one for "there is none".
+    ``__archspec`` has the kind of processor in place of a version. The variable ``CONDA_OVERRIDE_CUDA``, and
+    its like for the others, counts as in Pixi: its value is taken instead of what is found, and an empty one
+    means "there is none".
     """
-    found = VirtualPackage.detect(VirtualPackageOverrides.from_env())
-    generic = [package.into_generic() for package in found]
-    return {package.name.normalized: str(package.version) for package in generic}
+    found = {}
+    for package in VirtualPackage.detect(VirtualPackageOverrides.from_env()):
+        generic = package.into_generic()
+        name = generic.name.normalized
+        found[name] = str(generic.build_string if name == "__archspec" else generic.version)
+    return found
 
 
 def lacking(platform: manifests.Platform) -> list[str]:
-    """Tell what this machine lacks for a platform, each as a phrase; empty where it has all."""
+    """Tell what this machine lacks for a platform, each as a phrase; empty where it has all.
+
+    The kind of processor within a platform is not compared.
+    """
     if platform.subdir != lockfiles.this_subdir():
         return [f"this is {lockfiles.this_subdir()}"]
     have, phrases = machine(), []
     for name, version in (text.split("=")[:2] for text in platform.virtual_packages):
+        if name == "__archspec":
+            continue
         if name not in have:
             phrases.append(f"no {name} here")
         elif Version(have[name]) < Version(version):
@@ -107,7 +116,7 @@ def lacking(platform: manifests.Platform) -> list[str]:
     return phrases
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Overview:
     """The environments of a lock file as a table: one row for each environment on each platform."""
 
@@ -120,6 +129,8 @@ class Overview:
         return "\n".join(
             "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table
         )
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in self.head)

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import tomlkit
+from IPython.display import display
 from rattler import MatchSpec
 
 from lesson_helpers import environments, lockfiles, manifests, paths, solver
@@ -263,7 +265,11 @@ class _Commands:
                 "Install Pixi (https://pixi.sh), or go on: nothing below depends on it.",
             )
         python = environments.training_python()
-        print("No pixi here. This is the environment with torch that pip made for this kit:")
+        ran, reason = (
+            "the environment with torch that pip made for this kit",
+            "there is no pixi to install it",
+        )
+        display(Rung("The environment cpu", ran, "the locked one", reason))
         run([*python, *arguments], "python", self.pixi.workspace)
 
     def _read(self) -> tomlkit.TOMLDocument:
@@ -274,7 +280,9 @@ class _Commands:
         platforms = document["workspace"]["platforms"]
         platforms.multiline(any(isinstance(entry, dict) for entry in platforms.unwrap()))
         beside = self.pixi.manifest.with_name("pixi.toml.new")
-        beside.write_text(tomlkit.dumps(document))
+        # tomlkit sets a new table right below the one before; an empty line between them reads better
+        text = re.sub(r"(?m)^([^#\n].*)\n(?=\[)", r"\1\n\n", tomlkit.dumps(document))
+        beside.write_text(text)
         beside.replace(self.pixi.manifest)
 
 
