@@ -37,13 +37,9 @@ COPY --from=build /app/activate.sh /app/entrypoint.sh /app/
 # `apptainer exec`, and so HTCondor with Apptainer, skips the entrypoint: these lines make the job find Python.
 ENV CONDA_PREFIX=/app/.pixi/envs/${ENVIRONMENT} \
     PATH=/app/.pixi/envs/${ENVIRONMENT}/bin:${PATH}
-# Where the image comes from. GitHub shows a package beside the repository that `source` names.
-ARG SOURCE=""
-ARG REVISION=""
+# What it is. Which commit it is from, only the workflow that publishes it knows: it adds source and revision.
 LABEL org.opencontainers.image.title="Pixi environment ${ENVIRONMENT}" \
       org.opencontainers.image.description="An environment of the lesson 'Using Pixi environments on HTC systems'" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="BSD-3-Clause"
 # A number, since a cluster can see from it, without looking inside, that this is not root.
 USER 65532:65532
