@@ -110,9 +110,9 @@ def lacking(platform: manifests.Platform) -> list[str]:
         if name == "__archspec":
             continue
         if name not in have:
-            phrases.append(f"no {name} here")
+            phrases.append(f"{name} is missing")
         elif Version(have[name]) < Version(version):
-            phrases.append(f"{name} is {have[name]} here, {version} is needed")
+            phrases.append(f"{name} {have[name]} is too old")
     return phrases
 
 
@@ -133,8 +133,14 @@ class Overview:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th scope='col'>{escape(cell)}</th>" for cell in self.head)
-        rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self.rows)
+        sides = ["left", "left", "right", "right", "left"]
+        styles = [f"style='text-align: {side}; padding: 0.1em 1em'" for side in sides]
+        cells = list(zip(self.head, styles, strict=True))
+        head = "".join(f"<th scope='col' {style}>{escape(cell)}</th>" for cell, style in cells)
+        rows = (
+            "".join(f"<td {style}>{escape(c)}</td>" for c, style in zip(row, styles, strict=True))
+            for row in self.rows
+        )
         body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -151,6 +157,6 @@ def overview(lock: str | Path) -> Overview:
     for part in lockfiles.read(lock).parts:
         here = "; ".join(lacking(part.platform))
         size = f"{part.size / 1e6:,.0f} MB"
-        row = (part.environment, part.label, str(len(part.packages)), size, f"no: {here}" if here else "yes")
+        row = (part.environment, part.label, str(len(part.packages)), size, f"no, {here}" if here else "yes")
         rows.append(row)
     return Overview(tuple(rows))

@@ -103,7 +103,7 @@ def test_the_machine_has_virtual_packages_and_one_can_be_put_in_place_of_what_is
 
 @pytest.mark.parametrize(
     ("cuda", "lacks"),
-    [("", ["no __cuda here"]), ("11.8", ["__cuda is 11.8 here, 12 is needed"]), ("12", []), ("13.1", [])],
+    [("", ["__cuda is missing"]), ("11.8", ["__cuda 11.8 is too old"]), ("12", []), ("13.1", [])],
 )
 def test_what_the_machine_lacks_for_a_platform_is_said(monkeypatch, cuda, lacks):
     monkeypatch.setenv("CONDA_OVERRIDE_CUDA", cuda)
@@ -125,5 +125,5 @@ def test_the_overview_reads_well_as_text_and_as_a_table(monkeypatch):
     lines = str(table).splitlines()
     assert lines[0].split("  ")[0] == "environment"
     (gpu,) = (line for line in lines if line.startswith("gpu"))
-    assert " ".join(gpu.split()) == "gpu linux-64 with cuda 12 120 4,009 MB no: no __cuda here"
+    assert " ".join(gpu.split()) == "gpu linux-64 with cuda 12 120 4,009 MB no, __cuda is missing"
     assert table._repr_html_().count("<tr>") == len(lines) == 11
