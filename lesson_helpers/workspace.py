@@ -70,15 +70,21 @@ def start(notebook: str, folder: str | Path) -> Path:
     return workspace
 
 
-def show(path: str | Path, first: int = 1, last: int | None = None) -> Code:
+def show(path: str | Path, first: int | str = 1, last: int | str | None = None) -> Code:
     """Show a file, or some of its lines, in colour: the file itself, not a copy in the page.
 
     Parameters
     ----------
     path : str or Path
         The file.
-    first, last : int
-        The lines to show, counted from 1; by default all.
+    first, last : int or str
+        The lines to show: counted from 1, or a text that the line holds, so that a page still shows the right
+        ones after an edit; `last` is looked for from `first` on. By default all.
+
+    Raises
+    ------
+    LessonError
+        Where there is no such file, or no such line in it.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,5 +95,20 @@ def show(path: str | Path, first: int = 1, last: int | None = None) -> Code:
         ".lock": "yaml",
         "": "docker" if path.name == "Dockerfile" else "text",
     }
-    lines = path.read_text().splitlines()[first - 1 : last]
-    return Code("\n".join(lines), language=language.get(path.suffix, path.suffix.lstrip(".") or "text"))
+    lines = path.read_text().splitlines()
+    begin = _line(path, lines, first, 1)
+    end = len(lines) if last is None else _line(path, lines, last, begin)
+    shown = "\n".join(lines[begin - 1 : end])
+    return Code(shown, language=language.get(path.suffix, path.suffix.lstrip(".") or "text"))
+
+
+def _line(path: Path, lines: list[str], wanted: int | str, begin: int) -> int:
+    """Return the number of a line that is given by its number or by a text in it."""
+    if isinstance(wanted, int):
+        return wanted
+    for number, line in enumerate(lines[begin - 1 :], begin):
+        if wanted in line:
+            return number
+    raise LessonError(
+        f"No line of the file holds {wanted!r}.", str(path), "Show the whole file, and name a line of it."
+    )

@@ -60,6 +60,15 @@ def test_a_shown_file_is_the_file_itself(tmp_path):
     assert shown.language == "docker"
 
 
+def test_lines_to_show_can_be_named_by_what_they_hold(tmp_path):
+    (tmp_path / "Dockerfile").write_text("USER one\nRUN two\nUSER three\nRUN four\n")
+    assert workspace.show(tmp_path / "Dockerfile", "RUN", "USER").data == "RUN two\nUSER three"
+    with pytest.raises(LessonError, match="No line of the file holds 'COPY'") as refused:
+        workspace.show(tmp_path / "Dockerfile", "COPY")
+    assert refused.value.where.endswith("Dockerfile")
+    assert "name a line of it" in refused.value.fix
+
+
 def test_a_file_that_is_not_there_is_said_in_three_parts(tmp_path):
     with pytest.raises(LessonError, match="no such file to show") as refused:
         workspace.show(tmp_path / "none")
