@@ -1,0 +1,363 @@
+"""A personal HTCondor pool: the real daemons, for one person on one machine, ready in two seconds.
+
+As root the daemons would ask for an account of their own and then run no job. So root's pool runs in a user
+namespace in which root is an ordinary account (user_namespaces(7)); the commands join it through small
+wrappers, and a notebook cell is the same for root and for everybody else.
+"""
+
+import contextlib
+import os
+import pwd
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import filelock
+import psutil
+
+from lesson_helpers import condor, processes
+from lesson_helpers.errors import LessonError
+from lesson_helpers.ladder import Rung
+
+MARK = "LESSON_POOL"  # in the environment of a pool's daemons and jobs: the pool's folder
+READY, STOPPED = 30, 10  # seconds; both take less than two on an idle machine
+MOST_GPUS = 8
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FOLDERS = ("bin", "execute", "lock", "log", "passwords", "proof", "run", "spool", "tmp", "tokens")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A running personal pool.
+
+    Parameters
+    ----------
+    folder : Path
+        Its folder: configuration, logs, queue, running jobs.
+    condor : condor.Condor
+        The programs it consists of.
+    gpus : condor.Gpus
+        Its GPUs.
+    python : Path
+        The folder with the Python that jobs find on PATH.
+    """
+
+    folder: Path
+    condor: condor.Condor
+    gpus: condor.Gpus
+    python: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration file, what ``CONDOR_CONFIG`` has to name."""
+        return self.folder / "condor_config"
+
+    @property
+    def bin(self) -> Path:
+        """The folder of the commands, what PATH has to begin with."""
+        return self.folder / "bin"
+
+    def __str__(self) -> str:
+        return f"A personal pool with {self.gpus}: {self.condor}."
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(str(self))}</p>"
+
+    def activate(self) -> None:
+        """Make the commands and the Python bindings of this kernel talk to this pool.
+
+        Sets PATH and ``CONDOR_CONFIG``. The bindings read the configuration when they are imported, so
+        ``import htcondor2`` comes after this; where it came before, they read it again.
+        """
+        os.environ["PATH"] = os.pathsep.join([str(self.bin), *_path_without(self.bin)])
+        os.environ["CONDOR_CONFIG"] = str(self.config)
+        if "htcondor2" in sys.modules:
+            sys.modules["htcondor2"].reload_config()
+
+    def answers(self) -> bool:
+        """Tell whether this pool runs: its master is there, and its schedd and a slot answer."""
+        return bool(_members(self.folder, "condor_master")) and all(
+            self._ask("condor_status", kind, "-af", "Name") for kind in ("-schedd", "-startd")
+        )
+
+    def queued(self) -> int:
+        """Return how many jobs are in the queue."""
+        return len(self._ask("condor_q", "-allusers", "-af", "ClusterId").split())
+
+    def stop(self) -> None:
+        """End the daemons and the jobs that run, and forget the queue; takes about a second."""
+        _end(self.folder)
+        os.environ["PATH"] = os.pathsep.join(_path_without(self.bin))
+        if os.environ.get("CONDOR_CONFIG") == str(self.config):
+            del os.environ["CONDOR_CONFIG"]
+
+    def rungs(self) -> list[Rung]:
+        """Return what runs for real in this pool, and what stands in for something else."""
+        gpu = Rung("GPU", str(self.gpus))
+        if self.gpus.simulated:
+            ran = f"{self.gpus}: it is matched like a real one and computes nothing"
+            gpu = Rung("GPU", ran, "a real GPU", "condor_gpu_discovery finds none on this machine")
+        version = f"HTCondor {self.condor.version}"
+        return [
+            Rung(
+                "pool",
+                f"a personal pool on this machine, {version}",
+                "a pool of many machines",
+                "it needs no account",
+            ),
+            gpu,
+            Rung(
+                "job's software",
+                f"the Python in {self.python}",
+                "the container image",
+                "this pool starts no containers",
+            ),
+        ]
+
+    def _ask(self, command: str, *arguments: str, seconds: float = 10) -> str:
+        """Return what a command says; nothing where it fails or doesn't answer in time."""
+        try:
+            return subprocess.run(
+                [self.bin / command, *arguments], capture_output=True, text=True, timeout=seconds, check=True
+            ).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return ""
+
+
+def start(
+    *,
+    simulated_gpus: int = 1,
+    python: Path | None = None,
+    settings: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Pool:
+    """Start a personal pool, or find again the one that this owner has; ready in less than two seconds.
+
+    Parameters
+    ----------
+    simulated_gpus : int
+        How many GPUs are simulated where the machine has no real one; 0 to 8.
+    python : Path, optional
+        The folder with the Python that jobs find on PATH, with torch in it; this Python's by default.
+    settings : mapping of str to str, optional
+        More lines for the pool's configuration.
+    folder : Path, optional
+        The pool's folder; by default one that is removed when its owner ends.
+
+    Returns
+    -------
+    Pool
+        Call its `activate` before `condor_submit` or ``import htcondor2``.
+
+    Raises
+    ------
+    LessonError
+        Where HTCondor can't be had, a value is wrong, other settings are asked for while jobs are in the
+        queue, or the pool doesn't start; then with the last lines of its log.
+    """
+    if type(simulated_gpus) is not int or not 0 <= simulated_gpus <= MOST_GPUS:
+        raise LessonError(
+            f"A pool can't simulate {simulated_gpus!r} GPUs.",
+            "simulated_gpus",
+            f"Use a whole number from 0 to {MOST_GPUS}.",
+        )
+    processes.end_leftovers()
+    folder = folder or processes.session() / "pool"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(folder):
+        programs = condor.find()
+        found = condor.gpus(programs)
+        if not found.names and simulated_gpus:
+            found = condor.gpus(programs, simulated_gpus)
+        pool = Pool(folder, programs, found, python or Path(sys.executable).parent)
+        text = _configuration(pool, settings or {})
+        if pool.config.exists() and pool.answers():
+            if pool.config.read_text() == text:
+                return pool
+            if jobs := pool.queued():
+                raise LessonError(
+                    f"Your pool runs with other settings and has {jobs} jobs in its queue.",
+                    str(pool.config),
+                    "Wait for the jobs or remove them with `condor_rm -all`, then start the pool again.",
+                )
+        _end(folder)  # what a crash has left, or a pool with other settings
+        _lay_out(pool, text)
+        _launch(pool)
+    return pool
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path, seconds: float = 120):
+    lock = filelock.FileLock(f"{folder}.lock", timeout=seconds)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise LessonError(
+            f"Another notebook has been starting the pool for more than {seconds:.0f} s.",
+            lock.lock_file,
+            "Restart the other notebook's kernel, and run this cell again.",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _account() -> tuple[str, list[str]]:
+    """Return the name that the daemons run under, and what a command of the pool begins with.
+
+    Raises
+    ------
+    LessonError
+        Where this is root, or an account without a name, and user namespaces are forbidden.
+    """
+    with contextlib.suppress(KeyError):
+        if os.getuid() != 0:
+            return pwd.getpwuid(os.getuid()).pw_name, []
+    other = min((user for user in pwd.getpwall() if user.pw_uid > 0), key=lambda user: user.pw_uid)
+    join = ["unshare", "--user", f"--map-user={other.pw_uid}", f"--map-group={other.pw_gid}", "--"]
+    try:
+        done = subprocess.run([*join, "/bin/true"], capture_output=True, text=True, timeout=10, check=False)
+        reason = done.stderr.strip() if done.returncode else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(error)
+    if reason:
+        raise LessonError(
+            "HTCondor runs no jobs for root, and a user namespace, in which root is an ordinary account, "
+            "is forbidden here.",
+            reason,
+            "Run the lesson as an ordinary user (docker run --user 1000:1000 …, or su), or let the container "
+            "make user namespaces (docker run --security-opt seccomp=unconfined …).",
+        )
+    return other.pw_name, join
+
+
+def _configuration(pool: Pool, settings: Mapping[str, str]) -> str:
+    """Return the configuration: what differs from pool to pool, then ``pool.conf``, then `settings`."""
+    name, join = _account()
+    programs, gpus = pool.condor, pool.gpus
+    environment = {
+        "PATH": f"{pool.python}:{SYSTEM_PATH}",
+        processes.OWNER: processes.claim(),
+        MARK: str(pool.folder),
+    }
+    if gpus.simulated:
+        environment["LESSON_SIMULATED_GPU"] = "1"
+    lines = {
+        "RELEASE_DIR": programs.bin.parent,
+        "BIN": programs.bin,
+        "SBIN": programs.sbin,
+        "LIB": programs.lib,
+        "LIBEXEC": programs.libexec,
+        "SHARE": programs.share,
+        "LOCAL_DIR": pool.folder,
+        "SELF": f"{name}@localdomain",
+        "MEMORY": "$(DETECTED_MEMORY) * 3 / 4",  # the rest is for the notebook and the browser
+        "GPU_DISCOVERY": " ".join(condor.discovery(programs, len(gpus.names) * gpus.simulated)),
+        "CUDADriverVersion": gpus.driver,
+        "CUDACapability": gpus.capability,
+        # stands in for the container image: the same job finds `python` here and there
+        "STARTER_JOB_ENVIRONMENT": _quoted(environment),
+    }
+    if join:  # for the Python bindings, which don't join the namespace
+        lines["CONDOR_IDS"] = ".".join(option.split("=")[1] for option in join if "=" in option)
+    for key, value in [*lines.items(), *settings.items()]:
+        if not str(key).replace("_", "").isalnum() or "\n" in str(value) or str(value).endswith("\\"):
+            raise LessonError(
+                f"This is no setting of HTCondor's: {value!r}.", str(key), "Use NAME and a value on one line."
+            )
+
+    def text(block):
+        return "".join(f"{key} = {value}\n" for key, value in block.items())
+
+    return text(lines) + "\n" + Path(__file__).with_name("pool.conf").read_text() + "\n" + text(settings)
+
+
+def _quoted(environment: Mapping[str, str]) -> str:
+    """Return variables in HTCondor's new syntax (condor_submit(1), ``environment``)."""
+    pairs = (f"{name}='{value}'".replace("'", "'") for name, value in environment.items())
+    return '"' + " ".join(pairs) + '"'
+
+
+def _lay_out(pool: Pool, text: str) -> None:
+    """Make the pool's folder anew: configuration, and the commands that use it."""
+    shutil.rmtree(pool.folder, ignore_errors=True)
+    for name in FOLDERS:
+        (pool.folder / name).mkdir(parents=True, mode=0o700)
+    pool.config.write_text(text)
+    join = _account()[1]
+    for program in sorted([*pool.condor.bin.glob("condor_*"), *pool.condor.bin.glob("htcondor")]):
+        with program.open("rb") as file:
+            first = file.readline(80)
+        # HTCondor's commands in Python need its bindings, which this Python has
+        python = [sys.executable] if first.startswith(b"#!") and b"python" in first else []
+        wrapper = pool.bin / program.name
+        config = shlex.quote(str(pool.config))
+        command = shlex.join([*join, *python, str(program)])
+        wrapper.write_text(f'#!/bin/sh\nCONDOR_CONFIG={config} exec {command} "$@"\n')
+        wrapper.chmod(0o755)
+
+
+def _launch(pool: Pool) -> None:
+    environment = pool.condor.environment(pool.config) | {MARK: str(pool.folder)}
+    said = pool.folder / "log" / "master.out"
+    with said.open("w") as output:  # condor_master goes to the background by itself
+        subprocess.run(
+            [*_account()[1], pool.condor.sbin / "condor_master"],
+            env=environment, cwd=pool.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True, check=False, timeout=READY,
+        )  # fmt: skip
+    limit = time.monotonic() + READY
+    while not pool.answers():
+        ended = not _members(pool.folder, "condor_master")
+        if ended or time.monotonic() > limit:
+            log = pool.folder / "log" / "MasterLog"
+            lines = [line for file in (log, said) if file.exists() for line in file.read_text().splitlines()]
+            _end(pool.folder)
+            raise LessonError(
+                "The pool did not start: "
+                + ("condor_master has ended." if ended else f"no answer in {READY} s."),
+                f"{log}, which ends with:\n" + "\n".join(lines[-5:]),
+                "Run the cell again; if it fails again, look into the logs in that folder.",
+            )
+        time.sleep(0.05)
+
+
+def _members(folder: Path, name: str = "") -> list[psutil.Process]:
+    """Return the pool's processes, jobs included, by what they carry in their environment.
+
+    A pid file would not do: it stays behind after a crash, and pids are used again.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if (
+                process.environ().get(MARK) == str(folder)
+                and process.pid != os.getpid()
+                and (not name or process.name() == name)
+                and process.status() != psutil.STATUS_ZOMBIE
+            ):
+                found.append(process)
+    return found
+
+
+def _end(folder: Path) -> None:
+    """End a pool's daemons and jobs, in good order where the master still lives."""
+    for master in _members(folder, "condor_master"):
+        with contextlib.suppress(psutil.Error):
+            master.send_signal(signal.SIGQUIT)  # fast: jobs are not asked to finish first
+    limit = time.monotonic() + STOPPED
+    while _members(folder, "condor_master") and time.monotonic() < limit:
+        time.sleep(0.05)
+    processes.end(_members(folder), seconds=2)
+
+
+def _path_without(folder: Path) -> list[str]:
+    return [entry for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if entry != str(folder)]
