@@ -4,7 +4,6 @@ Nothing is executed here. The pages, the files they show and the executed notebo
 their own, laid out like the checkout, so that a link or an include means the same in both.
 """
 
-import json
 import re
 import shutil
 import subprocess
@@ -15,12 +14,13 @@ from pathlib import Path
 import filelock
 import nbformat
 
-from lesson_helpers import ladder, paths
+from lesson_helpers import ladder, paths, report
 from lesson_helpers.errors import LessonError
 
 # What the pages are made of, show or link to; the notebooks come on top.
 STAGED = ("_config.yml", "_toc.yml", "CITATION.cff", "Dockerfile", "pixi.toml", "pages", "jobs", ".github")
 LIMIT = 300  # seconds; a build takes a few
+SHOW = "`./lesson run`, then `./lesson site`, show them."
 LINES = 12  # the most of Sphinx's messages in one error
 
 
@@ -52,7 +52,7 @@ class Shown:
 
     def row(self) -> str:
         """Return its row of the first page's table."""
-        minutes = _first(r"[Mm]inutes\W+(\d+)", self._prose()) or _first(r"(\d+)\W+minutes", self._prose())
+        minutes = _first(r"\*\*(?:Time|Minutes)\*\*\W+(\d+)", self._prose())
         ran = "not run" if self.seconds is None else f"{self.seconds:.0f} s"
         return f"| {self.link()} | {minutes} | {ran} |"
 
@@ -78,7 +78,10 @@ def build(run: Path | None = None) -> Path:
     work.mkdir(exist_ok=True)
     try:
         with filelock.FileLock(work / "lock", timeout=LIMIT):
-            stage(work / "source", run or newest())
+            run = run or newest()
+            if run is None:
+                print("There was no ./lesson run yet: the pages show the notebooks without outputs.")
+            stage(work / "source", run)
             made = _jupyter_book(work / "source", work / "made")
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(exist_ok=True)
@@ -92,9 +95,10 @@ def build(run: Path | None = None) -> Path:
 
 
 def newest() -> Path | None:
-    """Return the folder of the newest ``./lesson run`` that came to its report, or None."""
-    reports = sorted((paths.state() / "runs").glob("*/report.json"))
-    return reports[-1].parent if reports else None
+    """Return the folder of the newest ``./lesson run`` that has ended, or None."""
+    runs = [report.read(path.parent) for path in (paths.state() / "runs").glob(f"*/{report.FILE}")]
+    ended = [run for run in runs if run.result != "running"]
+    return max(ended, key=lambda run: run.started).folder if ended else None
 
 
 def stage(folder: Path, run: Path | None) -> list[Shown]:
@@ -115,88 +119,83 @@ def stage(folder: Path, run: Path | None) -> list[Shown]:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         elif source.exists():
             shutil.copy2(source, folder / name)
-    report = _report(run) if run else {}
-    shown = [_shown(path, run, report) for path in sorted((paths.root() / "notebooks").glob("*.ipynb"))]
+    ran = report.read(run) if run else None
+    shown = [_shown(path, ran) for path in sorted((paths.root() / "notebooks").glob("*.ipynb"))]
     (folder / "notebooks").mkdir()
     for one in shown:
         nbformat.write(one.notebook, folder / "notebooks" / f"{one.name}.ipynb")
     generated = folder / "pages" / "generated"
     generated.mkdir()
-    (generated / "status.md").write_text(_status(shown, report), encoding="utf-8")
+    (generated / "status.md").write_text(_status(shown, ran), encoding="utf-8")
     return shown
 
 
-def _shown(path: Path, run: Path | None, report: dict) -> Shown:
+def _shown(path: Path, run: report.Report | None) -> Shown:
     """Return a notebook with its outputs of the run, or as committed with a note that says why."""
     committed = nbformat.read(path, as_version=4)
-    row = next((row for row in report.get("notebooks", []) if row["name"] == path.stem), None)
-    if row is None:
-        why_not = "No run has made its outputs yet." if run is None else "It was not part of the last run."
-    elif row["result"] != "passed":
-        why_not = "It failed in the last run."
+    result = next((one for one in run.notebooks if one.name == path.stem), None) if run else None
+    if run is None:
+        why_not = "No run has made outputs yet."
+    elif result is None or result.result == "not run":
+        why_not = "This notebook was not part of the last run."
+    elif result.result != "passed":
+        why_not = f"In the last run this notebook {'failed' if result.result == 'failed' else 'was stopped'}."
     else:
-        executed = nbformat.read(run / path.name, as_version=4)
-        executed.cells = [cell for cell in executed.cells if not _only_says_where(cell)]
-        if _sources(executed) == _sources(committed):
-            rungs = tuple(ladder.read(executed))
-            _drop(executed)
-            return Shown(path.stem, executed, row["seconds"], rungs)
-        why_not = "It was changed after the last run."
-    note = f":::{{admonition}} No outputs\n:class: warning\n{why_not} `./lesson run`, then `./lesson site` show them.\n:::"
-    committed.cells.insert(1, nbformat.v4.new_markdown_cell(note))
+        executed = nbformat.read(run.folder / path.name, as_version=4)
+        if _take_outputs(committed, executed):
+            return Shown(path.stem, committed, result.seconds, result.rungs)
+        why_not = "The code of this notebook was changed after the last run."
+    # below the title, in its cell: another cell would shift the numbers that Sphinx's messages name
+    committed.cells[0].source += f"\n\n:::{{admonition}} No outputs\n:class: warning\n{why_not} {SHOW}\n:::"
     return Shown(path.stem, committed)
 
 
-def _only_says_where(cell) -> bool:
-    """Tell whether papermill put this cell in only to set the workspace: it isn't part of the lesson."""
-    if "injected-parameters" not in cell.metadata.get("tags", []):
+def _take_outputs(committed, executed) -> bool:
+    """Give the committed notebook the outputs of its executed copy; tell whether both have the same code."""
+    given = [cell for cell in executed.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    ran = [cell for cell in executed.cells if cell.cell_type == "code" and cell not in given]
+    code = [cell for cell in committed.cells if cell.cell_type == "code"]
+    if [cell.source for cell in ran] != [cell.source for cell in code]:
         return False
-    lines = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
+    for cell, done in zip(code, ran, strict=True):
+        cell.outputs, cell.execution_count = [_for_a_page(one) for one in done.outputs], done.execution_count
+        if "parameters" in cell.metadata.get("tags", []):
+            place = committed.cells.index(cell) + 1
+            committed.cells[place:place] = [one for one in given if not _only_says_where(one.source)]
+    return True
+
+
+def _only_says_where(injected: str) -> bool:
+    """Tell whether papermill's cell only sets the workspace: a folder of this machine, not of the lesson."""
+    lines = [line for line in injected.splitlines() if line and not line.startswith("#")]
     return all(line.startswith("folder =") for line in lines)
 
 
-def _drop(notebook) -> None:
-    """Take out the forms of an output that no page shows.
+def _for_a_page(output):
+    """Return an output without the forms that no page shows.
 
     The rungs are for programs; myst-nb warns of a MIME type that it doesn't know. LaTeX beside HTML, which
     coloured code has, would make the page load MathJax from another host.
     """
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            data.pop(ladder.MIME, None)
-            if "text/html" in data:
-                data.pop("text/latex", None)
+    data = output.get("data", {})
+    data.pop(ladder.MIME, None)
+    if "text/html" in data:
+        data.pop("text/latex", None)
+    return output
 
 
-def _sources(notebook) -> list[str]:
-    injected = "injected-parameters"
-    return [cell.source for cell in notebook.cells if injected not in cell.metadata.get("tags", [])]
-
-
-def _status(shown: list[Shown], report: dict) -> str:
+def _status(shown: list[Shown], run: report.Report | None) -> str:
     """Return the first page's table of notebooks, and what it says of the run, out of the run's report."""
     lines = ["| Notebook | Minutes for you | Ran in |", "|:---|---:|---:|", *(one.row() for one in shown), ""]
-    if not report:
-        return "\n".join(
-            [*lines, "Nothing has run yet: `./lesson run`, then `./lesson site` show the outputs.", ""]
-        )
-    lines += [f"The outputs are those of a run on {report['started'][:10]} on {report['machine']}.", ""]
+    if run is None:
+        return "\n".join([*lines, f"No run has made outputs yet. {SHOW}", ""])
+    lines += [f"The outputs are those of a run on {run.started[:10]} on {run.machine}.", ""]
     lower = [(one, rung) for one in shown for rung in one.rungs if rung.instead_of]
-    lines += ["In it, these stood in:" if lower else "Nothing stood in for anything in it.", ""]
-    lines += [f"- {one.link()}: {rung}" for one, rung in lower]
+    if lower:
+        lines += ["In it, these stood in:", "", *(f"- {one.link()}: {_plain(rung)}" for one, rung in lower)]
+    elif all(one.seconds is not None for one in shown):
+        lines += ["Nothing stood in for anything in it."]
     return "\n".join([*lines, ""])
-
-
-def _report(run: Path) -> dict:
-    try:
-        return json.loads((run / "report.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise LessonError(
-            "This is not the folder of a finished ./lesson run: it has no report.json that can be read.",
-            f"{run} ({type(error).__name__})",
-            "Name a folder of .lesson/runs, or none to take the newest; ./lesson run makes one.",
-        ) from None
 
 
 def _jupyter_book(source: Path, folder: Path) -> Path:
@@ -228,9 +227,14 @@ def _error(said: str, source: Path) -> LessonError:
     more = [f"and {len(told) - LINES} more"] if len(told) > LINES else []
     return LessonError(
         "The site was not built: Jupyter Book warns, and a warning counts as an error.",
-        "\n  ".join(["", *told[:LINES], *more]).lstrip("\n"),
+        "\n  ".join([*told[:LINES], *more]),
         "Mend these lines (the number is the line in a page, or 10000 × the cell + the line in a notebook).",
     )
+
+
+def _plain(text: object) -> str:
+    """Return text with the characters that mean something in Markdown made to mean nothing."""
+    return re.sub(r"([\\`*_\[\]<|])", r"\\\1", str(text))
 
 
 def _first(pattern: str, text: str) -> str:
