@@ -60,12 +60,16 @@ class Choice:
 
     def rung(self) -> Rung:
         """Return the choice as one line for the run's report."""
-        reasons = "; ".join(f"{answer.name}: {answer.said}" for answer in self.answers if not answer.works)
-        if self.engine and "fetched" not in self.engine.source:
+        silent = [answer for answer in self.answers if not answer.works]
+        if not self.engine:
+            reasons = "; ".join(f"{answer.name}: {answer.said}" for answer in silent)
+            return Rung("image engine", "nothing", "a real image build", reasons.rstrip("."))
+        if "fetched" not in self.engine.source:
             return Rung("image engine", str(self.engine))
-        if self.engine:
-            return Rung("image engine", str(self.engine), "Docker or Podman", reasons or "it was asked for")
-        return Rung("image engine", "nothing", "a real image build", reasons)
+        reason = f"no answer came from {', '.join(answer.name for answer in silent)}"
+        return Rung(
+            "image engine", str(self.engine), "an installed one", reason if silent else "you chose it"
+        )
 
 
 def choose(setting: str = "auto", *, fetch: bool = True) -> Choice:

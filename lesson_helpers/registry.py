@@ -24,6 +24,7 @@ import requests
 
 from lesson_helpers import debian, processes
 from lesson_helpers.errors import LessonError
+from lesson_helpers.ladder import Rung
 
 # The distribution specification's grammar for a name and a tag, without a registry's address before it.
 NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
@@ -184,6 +185,15 @@ def start(seconds: float = 15) -> Registry:
     login = base64.b64encode(f"lesson:{password}".encode()).decode()
     (folder / "login/config.json").write_text(json.dumps({"auths": {address: {"auth": login}}}))
     return Registry(address, child.pid, folder, password, crane)
+
+
+def offer() -> tuple[Registry | None, Rung]:
+    """Start a registry where one can be had, and say in one line whether it could."""
+    try:
+        started = start()
+    except LessonError as error:
+        return None, Rung("registry", "nothing", "a registry on this machine", error.what.rstrip("."))
+    return started, Rung("registry", f"your own, at {started.address}")
 
 
 def program(name: str) -> Path:
