@@ -153,6 +153,8 @@ def in_words(kind: str, event: Mapping) -> str:
         return TRANSFERS.get(event.get("Type"), "")
     if kind == "EXECUTE":
         return _runs(event)
+    if kind == "JOB_EVICTED" and 0 < event.get("ReasonCode", 0) < 1000:  # hold codes; others begin there
+        return ""  # the first half of a hold, which is the next event
     if kind == "JOB_TERMINATED":
         return _ended(event)
     if kind == "IMAGE_SIZE":

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from lesson_helpers import events
 from lesson_helpers.errors import LessonError
 
 COMMAND_LIMIT = 60  # seconds for one condor_* command; a busy access point may take tens
+RELEASE_LIMIT = 5  # seconds from condor_release to its event in the log
 START_A_POOL = "Start the personal pool (the cell with pool.start), or work on an access point."
 
 # What to do about a hold, by its reason code (HTCondor manual, job attribute HoldReasonCode).
@@ -74,13 +76,15 @@ class Job:
         LessonError
             Where a job was held or removed, did not end with exit code 0, or the limit is reached.
         """
-        last: dict[str, events.Event] = {}
+        told, started = self._told, time.monotonic()
         try:
-            for number, event in enumerate(events.follow(self.log, self.files, seconds), 1):
-                last[event.job] = event
-                if number > self._told:
-                    self._told = number
-                    on_event(event)
+            last = self._follow(seconds, on_event)
+            # a hold that was told before: the release is on its way into the log, or there was none
+            while self._told == told and any(event.kind == "JOB_HELD" for event in last.values()):
+                if time.monotonic() - started > min(seconds, RELEASE_LIMIT):
+                    break
+                time.sleep(events.PAUSE)
+                last = self._follow(seconds, on_event)
         except KeyboardInterrupt:
             print(f"You stopped waiting. {self._stays()}")
             raise
@@ -143,6 +147,16 @@ class Job:
             )
         left = "had left the queue already" if ran.returncode else "is removed from the queue"
         print(f"Cluster {self.cluster} {left}.")
+
+    def _follow(self, seconds: float, on_event: Callable) -> dict[str, events.Event]:
+        """Tell the events that are new, and return the last one of each job."""
+        last = {}
+        for number, event in enumerate(events.follow(self.log, self.files, seconds), 1):
+            last[event.job] = event
+            if number > self._told:
+                self._told = number
+                on_event(event)
+        return last
 
     def _stays(self) -> str:
         return (
