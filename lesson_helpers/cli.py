@@ -73,7 +73,6 @@ def run(
         typer.Option("-p", metavar="NAME=VALUE", help="A parameter; for several, -p each."),
     ] = None,
     limit: Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="For each notebook.")] = None,
-    notebooks_folder: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the notebooks for real; a table says what ran."""
     from lesson_helpers import notebooks, parameters, report
@@ -85,7 +84,6 @@ def run(
             done = notebooks.run(
                 names or (),
                 wanted,
-                notebooks=notebooks_folder,
                 limit=limit or notebooks.LIMIT,
                 watch=progress.show,
             )

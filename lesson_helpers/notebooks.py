@@ -182,6 +182,7 @@ class Execution:
 
     def _work(self) -> None:
         import papermill
+        from jupyter_core.utils import ensure_event_loop
         from nbclient.exceptions import CellTimeoutError, DeadKernelError
         from traitlets.config import Config
 
@@ -214,6 +215,8 @@ class Execution:
             )
         except Exception as error:  # this is a thread: what isn't kept here is lost
             self.error = self.error or f"{type(error).__name__}: {error}"
+        finally:
+            ensure_event_loop().close()  # this thread's, which nbclient made and leaves open
 
     def _starts(self, cell, cell_index) -> None:
         self.cell, self.line = self.cell + 1, cell.source.strip().splitlines()[0]
@@ -240,6 +243,6 @@ def _one(name: str, known: list[str]) -> str:
             f"{name!r} fits several notebooks.", ", ".join(fitting), "Type more of the name, or the number."
         )
     parts = {part: one for one in known for part in (one, one[3:], one[:2])}
-    near = difflib.get_close_matches(wanted, parts, n=1, cutoff=0.5)
+    near = [] if wanted.isdigit() else difflib.get_close_matches(wanted, parts, n=1, cutoff=0.5)
     fix = f"Did you mean {parts[near[0]]}?" if near else f"Use one of: {', '.join(known)}."
     raise LessonError(f"There is no notebook {name!r}.", "notebooks", fix)

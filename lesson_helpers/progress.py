@@ -51,5 +51,7 @@ class Progress:
         if execution.done:
             outcome = f"failed in {place}" if execution.error else "passed"
             return f"{execution.path.stem}: {outcome}, {execution.seconds:.1f} s"
-        doing = f": {execution.line}" if self.live and execution.line else ""
+        if not execution.cell:
+            return f"{execution.path.stem}: starting"
+        doing = f": {execution.line}" if self.live else ""
         return f"{execution.path.stem}: {place}, {execution.seconds:.0f} s{doing}"

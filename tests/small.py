@@ -1,0 +1,69 @@
+"""Small notebooks, and a small checkout with the real package, so that a test leaves the real one alone."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import v4
+
+from lesson_helpers import paths
+
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+PARAMETERS = 'epochs: int = 1  # passes\nfolder: str = "workspace"  # your workspace'
+
+
+def notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
+    """Write a notebook: a title, a parameters cell, and code cells."""
+    first = v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    content = [v4.new_markdown_cell(f"# {path.stem}"), first, *map(v4.new_code_cell, cells)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(v4.new_notebook(cells=content, metadata=KERNEL), path)
+    return path
+
+
+def checkout(folder: Path) -> Path:
+    """Make a checkout with the package and no notebooks."""
+    shutil.copytree(
+        paths.root() / "lesson_helpers",
+        folder / "lesson_helpers",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "lesson_helpers", *arguments]
+
+
+def environment(kit: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(kit), "COLUMNS": "200"}
+
+
+def lesson(kit: Path, *arguments: str, seconds: float = 60, **more: str) -> subprocess.CompletedProcess:
+    """Call the command in a small checkout and return what it said."""
+    return subprocess.run(
+        command(*arguments),
+        env=environment(kit) | more,
+        cwd=kit,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def start(kit: Path, *arguments: str) -> subprocess.Popen:
+    """Start the command in a small checkout."""
+    return subprocess.Popen(
+        command(*arguments),
+        env=environment(kit),
+        cwd=kit,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a Ctrl-C to pytest is not one to this
+    )
