@@ -190,11 +190,13 @@ def _status(shown: list[Shown], run: report.Report | None) -> str:
     if run is None:
         return "\n".join([*lines, f"No run has made outputs yet. {SHOW}", ""])
     lines += [f"The outputs are those of a run on {run.started[:10]} on {run.machine}.", ""]
-    lower = [(one, rung) for one in shown for rung in one.rungs if rung.instead_of]
-    if lower:
-        lines += ["In it, these stood in:", "", *(f"- {one.link()}: {_plain(rung)}" for one, rung in lower)]
+    lower = {one.link(): [rung for rung in one.rungs if rung.instead_of] for one in shown}
+    if any(lower.values()):
+        lines += ["What stood in for something else in that run:", ""]
+        for link, rungs in lower.items():
+            lines += [f"- {link}", *(f"  - {_plain(rung)}" for rung in rungs)] if rungs else []
     elif all(one.seconds is not None for one in shown):
-        lines += ["Nothing stood in for anything in it."]
+        lines += ["Nothing stood in for anything else in that run."]
     return "\n".join([*lines, ""])
 
 
