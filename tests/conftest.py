@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lesson_helpers import paths, processes
+from lesson_helpers import mnist, paths, processes
 
 
 def pytest_configure(config):
@@ -21,3 +21,9 @@ def pytest_configure(config):
 def workspace(tmp_path_factory):
     """Give an empty workspace."""
     return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="session")
+def mnist_data():
+    """Give the folder with MNIST's four files, the checkout's own, fetched where they aren't there yet."""
+    return mnist.fetch(progress=False)
