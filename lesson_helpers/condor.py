@@ -1,6 +1,8 @@
 """HTCondor's programs: those installed on this machine, or else Debian's packages in a folder of ours."""
 
+import contextlib
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -205,3 +207,54 @@ def gpus(programs: Condor, simulate: int = 0) -> Gpus:
         capability=min(capabilities, key=float, default="0.0"),
         simulated=bool(simulate and count),
     )
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account that a personal pool runs under.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    ids : str
+        Its user and group number, as HTCondor's setting CONDOR_IDS wants them.
+    join : tuple of str
+        What a command of the pool begins with, to run under this account; empty for an ordinary user.
+    """
+
+    name: str
+    ids: str
+    join: tuple[str, ...] = ()
+
+
+def account() -> Account:
+    """Return the account for a pool: one's own, or for root an ordinary one in a user namespace.
+
+    As root, the daemons would ask for an account of their own and then run no job. In the namespace root
+    is an ordinary account without any privilege (user_namespaces(7)), and its files are still root's.
+
+    Raises
+    ------
+    LessonError
+        Where this is root, or an account without a name, and user namespaces are forbidden.
+    """
+    with contextlib.suppress(KeyError):
+        if os.getuid() != 0:
+            return Account(pwd.getpwuid(os.getuid()).pw_name, f"{os.getuid()}.{os.getgid()}")
+    other = min((user for user in pwd.getpwall() if user.pw_uid > 0), key=lambda user: user.pw_uid)
+    join = ("unshare", "--user", f"--map-user={other.pw_uid}", f"--map-group={other.pw_gid}", "--")
+    try:
+        done = subprocess.run([*join, "true"], capture_output=True, text=True, timeout=10, check=False)
+        reason = done.stderr.strip() if done.returncode else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = str(error)
+    if reason:
+        raise LessonError(
+            "HTCondor runs no jobs for root, and user namespaces, in which root is an ordinary account, "
+            "are forbidden here.",
+            reason,
+            "Run the lesson as an ordinary user (su, or docker run --user 1000:1000 …), or allow user "
+            "namespaces (docker run --security-opt seccomp=unconfined …).",
+        )
+    return Account(other.pw_name, f"{other.pw_uid}.{other.pw_gid}", join)

@@ -1,20 +1,18 @@
 """A personal HTCondor pool: the real daemons, for one person on one machine, ready in two seconds.
 
-As root the daemons would ask for an account of their own and then run no job. So root's pool runs in a user
-namespace in which root is an ordinary account (user_namespaces(7)); the commands join it through small
-wrappers, and a notebook cell is the same for root and for everybody else.
+Root's pool runs in a user namespace (`condor.account`), and its commands join that through small wrappers, so
+that a notebook cell is the same for root and for everybody else.
 """
 
 import contextlib
 import os
-import pwd
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -45,6 +43,8 @@ class Pool:
         The programs it consists of.
     gpus : condor.Gpus
         Its GPUs.
+    account : condor.Account
+        Whom it runs as.
     python : Path
         The folder with the Python that jobs find on PATH.
     """
@@ -52,6 +52,7 @@ class Pool:
     folder: Path
     condor: condor.Condor
     gpus: condor.Gpus
+    account: condor.Account
     python: Path
 
     @property
@@ -176,7 +177,7 @@ def start(
         found = condor.gpus(programs)
         if not found.names and simulated_gpus:
             found = condor.gpus(programs, simulated_gpus)
-        pool = Pool(folder, programs, found, python or Path(sys.executable).parent)
+        pool = Pool(folder, programs, found, condor.account(), python or Path(sys.executable).parent)
         text = _configuration(pool, settings or {})
         if pool.config.exists() and pool.answers():
             if pool.config.read_text() == text:
@@ -210,38 +211,8 @@ def _one_at_a_time(folder: Path, seconds: float = 120):
         lock.release()
 
 
-def _account() -> tuple[str, list[str]]:
-    """Return the name that the daemons run under, and what a command of the pool begins with.
-
-    Raises
-    ------
-    LessonError
-        Where this is root, or an account without a name, and user namespaces are forbidden.
-    """
-    with contextlib.suppress(KeyError):
-        if os.getuid() != 0:
-            return pwd.getpwuid(os.getuid()).pw_name, []
-    other = min((user for user in pwd.getpwall() if user.pw_uid > 0), key=lambda user: user.pw_uid)
-    join = ["unshare", "--user", f"--map-user={other.pw_uid}", f"--map-group={other.pw_gid}", "--"]
-    try:
-        done = subprocess.run([*join, "/bin/true"], capture_output=True, text=True, timeout=10, check=False)
-        reason = done.stderr.strip() if done.returncode else ""
-    except (OSError, subprocess.SubprocessError) as error:
-        reason = str(error)
-    if reason:
-        raise LessonError(
-            "HTCondor runs no jobs for root, and a user namespace, in which root is an ordinary account, "
-            "is forbidden here.",
-            reason,
-            "Run the lesson as an ordinary user (docker run --user 1000:1000 …, or su), or let the container "
-            "make user namespaces (docker run --security-opt seccomp=unconfined …).",
-        )
-    return other.pw_name, join
-
-
 def _configuration(pool: Pool, settings: Mapping[str, str]) -> str:
     """Return the configuration: what differs from pool to pool, then ``pool.conf``, then `settings`."""
-    name, join = _account()
     programs, gpus = pool.condor, pool.gpus
     environment = {
         "PATH": f"{pool.python}:{SYSTEM_PATH}",
@@ -258,16 +229,17 @@ def _configuration(pool: Pool, settings: Mapping[str, str]) -> str:
         "LIBEXEC": programs.libexec,
         "SHARE": programs.share,
         "LOCAL_DIR": pool.folder,
-        "SELF": f"{name}@localdomain",
+        "SELF": f"{pool.account.name}@localdomain",
         "MEMORY": "$(DETECTED_MEMORY) * 3 / 4",  # the rest is for the notebook and the browser
-        "GPU_DISCOVERY": " ".join(condor.discovery(programs, len(gpus.names) * gpus.simulated)),
+        "GPU_DISCOVERY": _quoted(condor.discovery(programs, len(gpus.names) if gpus.simulated else 0)),
+        "GPUS_SIMULATED": str(gpus.simulated).lower(),
         "CUDADriverVersion": gpus.driver,
         "CUDACapability": gpus.capability,
         # stands in for the container image: the same job finds `python` here and there
-        "STARTER_JOB_ENVIRONMENT": _quoted(environment),
+        "STARTER_JOB_ENVIRONMENT": _quoted([f"{name}={value}" for name, value in environment.items()]),
     }
-    if join:  # for the Python bindings, which don't join the namespace
-        lines["CONDOR_IDS"] = ".".join(option.split("=")[1] for option in join if "=" in option)
+    if pool.account.join:  # for the Python bindings, which don't join the namespace
+        lines["CONDOR_IDS"] = pool.account.ids
     for key, value in [*lines.items(), *settings.items()]:
         if not str(key).replace("_", "").isalnum() or "\n" in str(value) or str(value).endswith("\\"):
             raise LessonError(
@@ -280,10 +252,10 @@ def _configuration(pool: Pool, settings: Mapping[str, str]) -> str:
     return text(lines) + "\n" + Path(__file__).with_name("pool.conf").read_text() + "\n" + text(settings)
 
 
-def _quoted(environment: Mapping[str, str]) -> str:
-    """Return variables in HTCondor's new syntax (condor_submit(1), ``environment``)."""
-    pairs = (f"{name}='{value}'".replace("'", "'") for name, value in environment.items())
-    return '"' + " ".join(pairs) + '"'
+def _quoted(words: Sequence[str]) -> str:
+    """Return arguments, or NAME=VALUE pairs, in HTCondor's quotes (condor_submit(1), ``arguments``)."""
+    words = ("'" + word.replace("'", "''").replace('"', '""') + "'" for word in words)
+    return '"' + " ".join(words) + '"'
 
 
 def _lay_out(pool: Pool, text: str) -> None:
@@ -292,7 +264,6 @@ def _lay_out(pool: Pool, text: str) -> None:
     for name in FOLDERS:
         (pool.folder / name).mkdir(parents=True, mode=0o700)
     pool.config.write_text(text)
-    join = _account()[1]
     for program in sorted([*pool.condor.bin.glob("condor_*"), *pool.condor.bin.glob("htcondor")]):
         with program.open("rb") as file:
             first = file.readline(80)
@@ -300,7 +271,7 @@ def _lay_out(pool: Pool, text: str) -> None:
         python = [sys.executable] if first.startswith(b"#!") and b"python" in first else []
         wrapper = pool.bin / program.name
         config = shlex.quote(str(pool.config))
-        command = shlex.join([*join, *python, str(program)])
+        command = shlex.join([*pool.account.join, *python, str(program)])
         wrapper.write_text(f'#!/bin/sh\nCONDOR_CONFIG={config} exec {command} "$@"\n')
         wrapper.chmod(0o755)
 
@@ -310,7 +281,7 @@ def _launch(pool: Pool) -> None:
     said = pool.folder / "log" / "master.out"
     with said.open("w") as output:  # condor_master goes to the background by itself
         subprocess.run(
-            [*_account()[1], pool.condor.sbin / "condor_master"],
+            [*pool.account.join, pool.condor.sbin / "condor_master"],
             env=environment, cwd=pool.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True, check=False, timeout=READY,
         )  # fmt: skip
