@@ -85,7 +85,8 @@ def follow(command: list[str], environment: dict[str, str], seconds: float, quie
         errors="replace",
     )
     lines, said, screen = queue.SimpleQueue(), [], _Screen(quiet)
-    threading.Thread(target=lambda: [*map(lines.put, child.stdout), lines.put(None)], daemon=True).start()
+    reader = threading.Thread(target=lambda: [*map(lines.put, child.stdout), lines.put(None)], daemon=True)
+    reader.start()
     try:
         while (left := seconds - screen.passed()) > 0:
             try:
@@ -106,6 +107,9 @@ def follow(command: list[str], environment: dict[str, str], seconds: float, quie
         screen.end()
         if child.poll() is None:
             processes.end([psutil.Process(child.pid)])
+        reader.join(timeout=10)
+        child.stdout.close()
+        child.wait(timeout=10)
 
 
 class _Screen:

@@ -212,6 +212,7 @@ class Engine:
             Name and tag that it gets there, without the registry's address.
         """
         check_name(name)
+        registry.check()
         target = f"{registry.address}/{name}"
         if self.kind == "docker":
             # The daemon's address stands in the user's settings, which are left out here: so it is given

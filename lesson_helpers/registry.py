@@ -49,8 +49,8 @@ class Registry:
     ----------
     address : str
         Host and port, as an image's name begins with them.
-    pid : int
-        The process.
+    process : Popen
+        The program that runs.
     folder : Path
         Its configuration and images.
     password : str
@@ -60,7 +60,7 @@ class Registry:
     """
 
     address: str
-    pid: int
+    process: subprocess.Popen = field(repr=False)
     folder: Path
     password: str = field(repr=False)
     crane: Path | None = None
@@ -104,6 +104,10 @@ class Registry:
             raise _unknown(words[2], answer.stderr)
         return answer.stdout.strip()
 
+    def check(self) -> None:
+        """Raise where the registry does not answer."""
+        self._get("")
+
     def tags(self, name: str) -> list[str]:
         """Return an image's tags, sorted, without those that hold an attached artifact (``sha256-…``)."""
         found = self._get(f"{name}/tags/list").json().get("tags") or []
@@ -135,8 +139,10 @@ class Registry:
 
     def stop(self) -> None:
         """End the registry and remove its images; harmless where it has ended already."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            processes.end([psutil.Process(self.pid)])
+        if self.process.poll() is None:
+            processes.end([psutil.Process(self.process.pid)])
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -184,7 +190,7 @@ def start(seconds: float = 15) -> Registry:
     address = f"127.0.0.1:{port}"
     login = base64.b64encode(f"lesson:{password}".encode()).decode()
     (folder / "login/config.json").write_text(json.dumps({"auths": {address: {"auth": login}}}))
-    return Registry(address, child.pid, folder, password, crane)
+    return Registry(address, child, folder, password, crane)
 
 
 def offer() -> tuple[Registry | None, Rung]:
@@ -236,9 +242,9 @@ def reachable(image: str, seconds: float = 3) -> bool:
 
 def check_name(name: str) -> None:
     """Raise where a registry would not take a name such as ``lesson/gpu:1``."""
-    path, _, tag = name.partition(":")
+    path, colon, tag = name.partition(":")
     path = path.removeprefix("localhost/")
-    if not NAME.fullmatch(path) or not TAG.fullmatch(tag or "latest"):
+    if not NAME.fullmatch(path) or not TAG.fullmatch(tag if colon else "latest"):
         raise LessonError(
             f"No registry takes the image name {name!r}.",
             "the parameter `image` or `tag`" if name else "an empty name",
@@ -263,6 +269,7 @@ def _port(child: subprocess.Popen, seconds: float, log: Path) -> int:
         time.sleep(0.05)
     state = f"did not listen within {seconds:.0f} s" if child.poll() is None else "ended at once"
     processes.end([psutil.Process(child.pid)] if child.poll() is None else [])
+    child.wait(timeout=10)
     said = log.read_text().strip().splitlines()[-1:] or ["nothing"]
     raise LessonError(f"The registry {state}; it said: {said[0][:300]}", str(log), "Run the cell again.")
 

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from lesson_helpers import mnist, paths, processes
+from lesson_helpers import images, mnist, paths, processes
+from lesson_helpers import registry as registries
 
 
 def pytest_configure(config):
@@ -27,3 +28,23 @@ def workspace(tmp_path_factory):
 def mnist_data():
     """Give the folder with MNIST's four files, the checkout's own, fetched where they aren't there yet."""
     return mnist.fetch(progress=False)
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """Give the engine that builds images on this machine; its store is removed afterwards."""
+    choice = images.choose()
+    if not choice.engine:
+        pytest.skip(f"no image can be built here: {choice.rung().reason}")
+    yield choice.engine
+    choice.engine.close()
+
+
+@pytest.fixture(scope="session")
+def registry():
+    """Give a registry on loopback."""
+    started, rung = registries.offer()
+    if not started:
+        pytest.skip(f"no registry can be had here: {rung.reason}")
+    yield started
+    started.stop()
