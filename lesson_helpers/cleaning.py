@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,11 +94,11 @@ def carry_out(plan: Plan) -> str:
     ended = processes.end_leftovers()
     for mark in plan.owners:
         with contextlib.suppress(psutil.Error):
-            owner = psutil.Process(processes.pid(mark))
-            if processes.alive(mark):
-                owner.terminate()
-                psutil.wait_procs([owner], timeout=PATIENCE)
-                processes.end([owner])
+            owner, limit = psutil.Process(processes.pid(mark)), time.monotonic() + PATIENCE
+            owner.terminate()
+            while processes.alive(mark) and time.monotonic() < limit:
+                time.sleep(0.05)
+            processes.end([owner] if processes.alive(mark) else [])
         processes.end_owned(mark)
     for pattern in STAMPS:
         for path in paths.root().glob(pattern):
@@ -146,5 +147,5 @@ def _describe(mark: str) -> str:
         words = psutil.Process(processes.pid(mark)).cmdline()
     except psutil.Error:
         words = []
-    line = " ".join(Path(word).name if "/" in word else word for word in words)
+    line = " ".join(" ".join(Path(word).name if "/" in word else word for word in words).split())
     return f"{line[:80]} (pid {processes.pid(mark)})"

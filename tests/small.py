@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -56,14 +57,28 @@ def lesson(kit: Path, *arguments: str, seconds: float = 60, **more: str) -> subp
     )
 
 
-def start(kit: Path, *arguments: str) -> subprocess.Popen:
-    """Start the command in a small checkout."""
-    return subprocess.Popen(
-        command(*arguments),
-        env=environment(kit),
-        cwd=kit,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,  # a Ctrl-C to pytest is not one to this
-    )
+class Started:
+    """The command while it runs; what it says goes to a file, which a daemon may hold open longer."""
+
+    def __init__(self, kit: Path, *arguments: str) -> None:
+        self.file = kit / "said"
+        with self.file.open("w") as output:
+            self.process = subprocess.Popen(
+                command(*arguments),
+                env=environment(kit),
+                cwd=kit,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a Ctrl-C to pytest is not one to this
+            )
+
+    def said(self) -> str:
+        return self.file.read_text()
+
+    def stop(self, *signals: int, seconds: float = 30) -> int:
+        """Send signals and return the exit code."""
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.05)
+        return self.process.wait(seconds)
