@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PAUSE = 0.1  # seconds between two looks into the log, a local file
+WORTH_TELLING = 50  # MB of memory; below it is the shell that starts the program
 
 # After these nothing more happens to a job by itself; a held one can be released.
 ENDS = ("JOB_TERMINATED", "JOB_ABORTED", "JOB_HELD")
@@ -27,13 +28,12 @@ WAITS_FOR = {
     "IMAGE_SIZE": "its program to end",
 }
 
-# The kinds of FILE_TRANSFER (htcondor2.FileTransferEventType); 4 is queued on the way back.
+# Kinds of FILE_TRANSFER (htcondor2.FileTransferEventType); after the way back comes the end of the job.
 TRANSFERS = {
     1: "has a slot, and waits for its turn to send its files",
     2: "has a slot: its files are on their way to the execute point",
     3: "has its files on the execute point",
     5: "sends its results back",
-    6: "has sent its results back",
 }
 
 # Events that need no more than a sentence.
@@ -59,7 +59,7 @@ class Event:
     Parameters
     ----------
     job : str
-        The job's id, cluster and process: ``"14.0"``.
+        The job's id, cluster and proc: ``"14.0"``.
     seconds : int
         Seconds since the first event that was read of these jobs, which is the submission.
     kind : str
@@ -111,25 +111,37 @@ def follow(log: Path, jobs: Collection[str], seconds: float) -> Iterator[Event]:
     from htcondor2 import JobEventLog  # only Linux has it
 
     deadline = time.monotonic() + seconds
-    open_jobs, first, reader = set(jobs), None, None
+    waiting, first, reader = set(jobs), None, None
     while True:
         if reader is None and log.exists():
             reader = JobEventLog(str(log))
-        for raw in reader.events(stop_after=0) if reader else ():
-            job = f"{raw.cluster}.{raw.proc}"
-            if job not in jobs:  # another cluster's, or one of the cluster as a whole
-                continue
+        for raw in _new(reader, jobs) if reader else ():
             first = raw.timestamp if first is None else first
-            text = in_words(raw.type.name, raw)
-            if not text:
-                continue
-            event = Event(job, raw.timestamp - first, raw.type.name, text, dict(raw))
-            (open_jobs.discard if event.ends else open_jobs.add)(job)
-            yield event
+            kind, text = raw.type.name, in_words(raw.type.name, raw)
+            if text:
+                event = Event(f"{raw.cluster}.{raw.proc}", raw.timestamp - first, kind, text, dict(raw))
+                (waiting.discard if event.ends else waiting.add)(event.job)
+                yield event
         # only here, with all read: a hold in the middle of the log may have been released since
-        if not open_jobs or time.monotonic() >= deadline:
+        if not waiting or time.monotonic() >= deadline:
             return
         time.sleep(PAUSE)
+
+
+def _new(reader, jobs: Collection[str]) -> list:
+    """Return the events that are new in a log, of these jobs.
+
+    A pool that was made anew counts its clusters from 1 again, so the log may tell of an earlier job with
+    the same number. The log has a job's submission before ``condor_submit`` returns: what stands before the
+    last one is not about this job.
+    """
+    found = []
+    for raw in reader.events(stop_after=0):
+        if f"{raw.cluster}.{raw.proc}" in jobs:  # not another cluster's, nor one of the cluster as a whole
+            if raw.type.name == "SUBMIT":
+                found = [old for old in found if (old.cluster, old.proc) != (raw.cluster, raw.proc)]
+            found.append(raw)
+    return found
 
 
 def in_words(kind: str, event: Mapping) -> str:
@@ -158,7 +170,8 @@ def in_words(kind: str, event: Mapping) -> str:
     if kind == "JOB_TERMINATED":
         return _ended(event)
     if kind == "IMAGE_SIZE":
-        return f"uses {event['MemoryUsage']} MB of memory" if "MemoryUsage" in event else ""
+        used = event.get("MemoryUsage", 0)  # MB
+        return f"uses {used} MB of memory" if used > WORTH_TELLING else ""
     return SENTENCES.get(kind, "").format(reason=Event("", 0, kind, "", event).reason)
 
 

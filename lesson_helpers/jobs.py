@@ -1,6 +1,7 @@
 """Jobs: submit a description, follow the jobs in words, collect what came back."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -96,36 +97,40 @@ class Job:
             raise LessonError(
                 f"Job {late[0]} has not ended within {seconds:g} seconds; it waits for "
                 f"{event.waits_for if event else 'its first event'}.",
-                f"{self.log}, whose last event is: {event.text if event else 'none yet'}",
+                f"{self.log}; the last it says is that the job {event.text if event else 'is unknown'}",
                 f"`condor_q -better-analyze {late[0]}` tells which of its requirements no slot meets. "
                 + self._stays(),
             )
 
-    def outputs(self, process: int = 0) -> dict[str, Path]:
-        """Return the files that came back from one job: their names, and where they lie.
+    def outputs(self, proc: int = 0) -> dict[str, Path]:
+        """Return the files that came back from a job that ended well: their names, and where they lie.
 
         What the job printed is among them, under the names that the description gives it.
 
         Parameters
         ----------
-        process : int
+        proc : int
             Which job of the cluster; 0 is the first.
 
         Raises
         ------
         LessonError
-            Where there is no such job, or a file has not come back (yet).
+            Where there is no such job, it has not ended or not ended well, or a file is gone.
         """
-        job = f"{self.cluster}.{process}"
+        job = f"{self.cluster}.{proc}"
         if job not in self.files:
             last = len(self.files) - 1
-            raise LessonError(f"There is no job {job}.", str(self), f"Use a process from 0 to {last}.")
+            raise LessonError(f"There is no job {job}.", str(self), f"Use a proc from 0 to {last}.")
+        event = list(events.follow(self.log, [job], 0))[-1:]
+        if not event or not event[0].ends:
+            raise LessonError(f"Job {job} has not ended yet.", str(self), "Wait for it: job.wait().")
+        self._judge(event[0])
         missing = [path for path in self.files[job].values() if not path.exists()]
         if missing:
             raise LessonError(
-                f"Job {job} has not brought back {', '.join(path.name for path in missing)}.",
-                str(missing[0].parent),
-                "Wait until it has ended well: job.wait().",
+                f"Job {job} has ended well, and its {missing[0].name} isn't there any more.",
+                str(missing[0]),
+                "Submit it again, and leave the file where it arrives.",
             )
         return dict(self.files[job])
 
@@ -227,18 +232,22 @@ def submit(description: str | Path, **macros: str | int | float | Path) -> Job:
         )
     settings = [f"{name}={_checked(name, value, text)}" for name, value in macros.items() if value != ""]
     # -verbose prints each job's ad: its id, its log, and where its files will lie
-    ran = _run(["condor_submit", "-verbose", *settings, path.name], path.parent)
+    command = ["condor_submit", "-verbose", *settings, path.name]
+    print(f"$ {shlex.join(command)}")
+    ran = _run(command, path.parent)
     ads = _ads(ran.stdout)
     if ran.returncode or not ads:
         raise _refusal(ran.stderr.strip() or ran.stdout.strip(), path)
     for warning in re.findall(r"^WARNING: (.*)$", ran.stderr, re.MULTILINE):
         print(f"condor_submit warns: {warning}")
-    return Job(
+    job = Job(
         cluster=ads[0]["ClusterId"],
         log=Path(ads[0]["Iwd"], ads[0]["UserLog"]),
         files={_id(ad): _files(ad) for ad in ads},
         errors={_id(ad): Path(ad["Iwd"], ad["Err"]) for ad in ads},
     )
+    print(f"In the queue: {job}.")
+    return job
 
 
 def _checked(name: str, value: object, text: str) -> str:

@@ -52,7 +52,8 @@ def test_it_becomes_one_job():
 
 
 def test_no_key_stands_twice_on_one_way_through_it():
-    branches = re.split(r"^(?:if|else|endif).*$", DESCRIPTION, flags=re.MULTILINE)
+    joined = re.sub(r"\\\n\s*", "", DESCRIPTION)  # a backslash goes on in the next line
+    branches = re.split(r"^(?:if|else|endif).*$", joined, flags=re.MULTILINE)
     assert len(branches) == 4
     before, with_image, without, after = (
         re.findall(r"^\s*([+\w]+)\s*=", branch, re.MULTILINE) for branch in branches
@@ -94,7 +95,8 @@ def test_every_result_has_its_place_in_the_job_s_own_folder():
     description = parsed()
     results = [name.strip() for name in description["transfer_output_files"].split(",")]
     remaps = description["transfer_output_remaps"].strip('"').split(";")
-    assert [remap.strip() for remap in remaps] == [f"{name} = $(results)/{name}" for name in results]
+    remaps = [" ".join(remap.split()) for remap in remaps]
+    assert remaps == [f"{name} = $(results)/{name}" for name in results]
     assert description["results"] == "results/$(Cluster).$(Process)"
 
 
