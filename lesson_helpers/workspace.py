@@ -93,6 +93,7 @@ def show(path: str | Path, first: int | str = 1, last: int | str | None = None) 
         ".sub": "ini",
         ".toml": "toml",
         ".lock": "yaml",
+        ".jsonl": "json",
         "": "docker" if path.name == "Dockerfile" else "text",
     }
     lines = path.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""MNIST comes from a mirror, or from the package index, or not at all. The mirrors are servers on loopback."""
+"""MNIST comes from a mirror, or from the package index, or not at all. The mirrors are on loopback."""
 
 import contextlib
 import gzip

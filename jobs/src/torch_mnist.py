@@ -193,8 +193,9 @@ def train(recipe: Recipe, epochs: int, device: torch.device, test_digits: tuple)
 
             def note(step: int, of: str, loss: float, accuracy: float, epoch: int = epoch) -> float:
                 seconds = round(time.monotonic() - started, 3)
-                line = {"step": step, "epoch": epoch, "set": of, "loss": loss, "accuracy": accuracy}
-                metrics.write(json.dumps({**line, "seconds": seconds, "device": device.type}) + "\n")
+                line = {"step": step, "epoch": epoch, "set": of, "loss": round(loss, 5)}
+                line |= {"accuracy": round(accuracy, 5), "seconds": seconds, "device": device.type}
+                metrics.write(json.dumps(line) + "\n")
                 return seconds
 
             for step, loss, accuracy in train_epoch(recipe, device):
