@@ -72,10 +72,10 @@ def find() -> Condor:
     LessonError
         Where neither is possible; the message names the other ways.
     """
-    return _installed() or _fetched()
+    return installed() or _fetched()
 
 
-def _installed() -> Condor | None:
+def installed() -> Condor | None:
     """Return a complete HTCondor on PATH that is new enough; None where there is none."""
     master, submit = shutil.which("condor_master"), shutil.which("condor_submit")
     if not master or not submit:

@@ -229,14 +229,14 @@ def engine() -> Finding:
 
 def htcondor() -> Finding:
     """Look for HTCondor's programs, and for the right to run them, without fetching any."""
-    from lesson_helpers import condor, debian, pool
+    from lesson_helpers import condor, debian
 
     if sys.platform != "linux":
         runs = "notebook 04 up to the submit description; its pool needs Linux"
         return Finding("HTCondor", platform.system(), runs, "lower")
-    pool._account()  # raises where root may not make a user namespace
+    condor.account()  # raises where root may not make a user namespace
     root = ", as an ordinary user in a user namespace" if os.geteuid() == 0 else ""
-    if found := condor._installed():
+    if found := condor.installed():
         return Finding("HTCondor", str(found), f"a personal pool{root}")
     stamp = paths.programs() / "htcondor" / debian.STAMP
     if stamp.is_file():

@@ -261,8 +261,9 @@ def _quoted(words: Sequence[str]) -> str:
 def _lay_out(pool: Pool, text: str) -> None:
     """Make the pool's folder anew: configuration, and the commands that use it."""
     shutil.rmtree(pool.folder, ignore_errors=True)
+    pool.folder.mkdir(parents=True, mode=0o700)
     for name in FOLDERS:
-        (pool.folder / name).mkdir(parents=True, mode=0o700)
+        (pool.folder / name).mkdir()
     pool.config.write_text(text)
     for program in sorted([*pool.condor.bin.glob("condor_*"), *pool.condor.bin.glob("htcondor")]):
         with program.open("rb") as file:

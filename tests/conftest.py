@@ -1,10 +1,12 @@
 """What the tests share. Slow parts (the pool, the registry, the data) are made once for the whole run."""
 
 import os
+import sys
 
 import pytest
 
 from lesson_helpers import images, mnist, paths, processes
+from lesson_helpers import pool as pools
 from lesson_helpers import registry as registries
 
 
@@ -46,5 +48,16 @@ def registry():
     started, rung = registries.offer()
     if not started:
         pytest.skip(f"no registry can be had here: {rung.reason}")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def pool():
+    """Give a running personal pool, the one that notebooks of this run find again, to `condor_submit` too."""
+    if sys.platform != "linux":
+        pytest.skip("HTCondor's daemons run on Linux only")
+    started = pools.start()
+    started.activate()
     yield started
     started.stop()
