@@ -11,6 +11,8 @@ import psutil
 from lesson_helpers import processes
 from lesson_helpers.errors import LessonError
 
+WIDTH = 58  # of a step on the screen: a line fits the page
+
 # How the engines announce a step, and that they had its result already.
 STEP = re.compile(r"^(?:\[\d+/\d+\] )?(STEP \d+/\d+: .*)|^#\d+ (\[.*?\d+/\d+\] .*)")
 CACHED = re.compile(r"^--> Using cache|^#\d+ CACHED")
@@ -27,7 +29,11 @@ REASONS = (
         "pixi.lock does not fit pixi.toml.",
         "Run `pixi lock`, look at what changed, and build again.",
     ),
-    (r"no space left on device", "The disk is full.", "Free some space; the gpu image needs about 15 GB."),
+    (
+        r"no space left on device",
+        "The disk is full.",
+        "Free some space: the gpu environment alone is 4 GB packed, and more unpacked.",
+    ),
     (
         r"no such host|i/o timeout|connection refused|network is unreachable|failed to resolve source|"
         r"pinging container registry|TLS handshake",
@@ -127,10 +133,11 @@ class _Screen:
             self.step = " ".join((found[1] or found[2]).split())
             # ARG, ENV, LABEL and the like only write a line into the image's description
             if re.search(r"\b(FROM|RUN|COPY|ADD) ", self.step):
-                self.show(f"{self.passed():6.1f} s  {self.step[:88]}{'…' if len(self.step) > 88 else ''}")
+                step = re.sub(r"--mount=\S+ ", "", self.step)
+                self.show(f"{self.passed():6.1f} s  {step[:WIDTH]}{'…' if len(step) > WIDTH else ''}")
                 self.open = not self.quiet
         elif CACHED.match(line) and self.open:
-            self.show("  (from the cache)")
+            self.show("  (cached)")
 
     def wait(self) -> None:
         self.end()

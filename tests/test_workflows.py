@@ -17,8 +17,8 @@ BIN = Path(sys.executable).parent
 every_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
 
 
-def lint(*command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+def lint(*command, **options):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -45,6 +45,15 @@ def test_each_file_fits_the_schema_that_github_publishes():
 
 def test_the_security_linter_finds_nothing():
     lint(tool("zizmor"), "--offline", "--no-progress", "--quiet", GITHUB)
+
+
+@every_workflow
+def test_the_shell_linter_finds_nothing_in_what_a_step_runs(workflow):
+    for job in jobs(workflow).values():
+        for script in (step["run"] for step in job["steps"] if "run" in step):
+            # the expressions are filled in before a shell sees them
+            plain = re.sub(r"\$\{\{.*?\}\}", "expression", script)
+            lint(tool("shellcheck"), "--shell=bash", "-", input=plain)
 
 
 @every_workflow
