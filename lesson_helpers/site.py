@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ STAGED = ("_config.yml", "_toc.yml", "CITATION.cff", "Dockerfile", "pixi.toml", 
 LIMIT = 300  # seconds; a build takes a few
 SHOW = "`./lesson run`, then `./lesson site`, show them."
 LINES = 12  # the most of Sphinx's messages in one error
+WIDTH = 300  # characters of each; it may quote a whole file
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,9 @@ def stage(folder: Path, run: Path | None) -> list[Shown]:
 def _shown(path: Path, run: report.Report | None) -> Shown:
     """Return a notebook with its outputs of the run, or as committed with a note that says why."""
     committed = nbformat.read(path, as_version=4)
+    committed.metadata.setdefault("language_info", {"name": "python"})["pygments_lexer"] = (
+        "ipython3"  # for !…
+    )
     result = next((one for one in run.notebooks if one.name == path.stem), None) if run else None
     if run is None:
         why_not = "No run has made outputs yet."
@@ -224,7 +229,7 @@ def _jupyter_book(source: Path, folder: Path) -> Path:
 def _error(said: str, source: Path) -> LessonError:
     """Return Sphinx's warnings as an error, with the paths as they are in the checkout."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", said).replace(f"{source}/", "")
-    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    lines = [textwrap.shorten(line, WIDTH) for line in plain.splitlines() if line.strip()]
     told = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-LINES:]
     more = [f"and {len(told) - LINES} more"] if len(told) > LINES else []
     return LessonError(

@@ -90,7 +90,7 @@ def show(path: str | Path, first: int | str = 1, last: int | str | None = None) 
     if not path.is_file():
         raise LessonError("There is no such file to show.", str(path), "Run the cells above, which make it.")
     language = {
-        ".sub": "ini",
+        ".sub": "properties",
         ".toml": "toml",
         ".lock": "yaml",
         ".jsonl": "json",

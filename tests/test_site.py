@@ -48,6 +48,7 @@ def small_notebook(name):
         new_code_cell(RUNG),
         new_markdown_cell(PROSE),
         new_code_cell("from IPython.display import Code\nCode('queue', language='ini')"),
+        new_code_cell("!echo Shell commands are coloured too"),
         new_code_cell("1 + 1", metadata={"tags": ["solution", "hide-cell"]}),
         new_markdown_cell("## End\n\nThat was it."),
     ]
