@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PAUSE = 0.1  # seconds between two looks into the log, a local file
-WORTH_TELLING = 50  # MB of memory; below it is the shell that starts the program
+SHELL = 50  # MB of memory, more than the shell takes that starts a program
+GROWN = 1.2  # memory is told again when it has grown by a fifth
+
+FIRST_OTHER_CODE = 1000  # lower ones are hold reason codes
 
 # After these nothing more happens to a job by itself; a held one can be released.
 ENDS = ("JOB_TERMINATED", "JOB_ABORTED", "JOB_HELD")
@@ -42,6 +45,7 @@ SENTENCES = {
     "JOB_RELEASED": "is released, back in the queue",
     "JOB_EVICTED": "lost its slot and goes back to the queue: {reason}",
     "SHADOW_EXCEPTION": "could not go on and will be tried again: {reason}",
+    "REMOTE_ERROR": "met an error on its execute point: {reason}",
     "JOB_DISCONNECTED": "has lost the connection to its execute point; HTCondor tries to find it again",
     "JOB_RECONNECTED": "is connected again",
     "JOB_RECONNECT_FAILED": "was not found again and goes back to the queue",
@@ -88,7 +92,8 @@ class Event:
     def reason(self) -> str:
         """Why HTCondor or a person did it, as HTCondor wrote it, on one line."""
         get = self.details.get
-        return _line(get("HoldReason") or get("Reason") or get("Message") or "no reason given")
+        keys = ("HoldReason", "Reason", "Message", "ErrorMsg")  # each event has its own
+        return _line(next(filter(None, map(get, keys)), "no reason given"))
 
     @property
     def waits_for(self) -> str:
@@ -111,16 +116,20 @@ def follow(log: Path, jobs: Collection[str], seconds: float) -> Iterator[Event]:
     from htcondor2 import JobEventLog  # only Linux has it
 
     deadline = time.monotonic() + seconds
-    waiting, first, reader = set(jobs), None, None
+    waiting, first, reader, memory = set(jobs), None, None, {}
     while True:
         if reader is None and log.exists():
             reader = JobEventLog(str(log))
         for raw in _new(reader, jobs) if reader else ():
             first = raw.timestamp if first is None else first
-            kind, text = raw.type.name, in_words(raw.type.name, raw)
+            job, kind, text = f"{raw.cluster}.{raw.proc}", raw.type.name, in_words(raw.type.name, raw)
+            if kind == "IMAGE_SIZE":
+                if raw.get("MemoryUsage", 0) < GROWN * memory.get(job, SHELL):
+                    continue
+                memory[job] = raw["MemoryUsage"]
             if text:
-                event = Event(f"{raw.cluster}.{raw.proc}", raw.timestamp - first, kind, text, dict(raw))
-                (waiting.discard if event.ends else waiting.add)(event.job)
+                event = Event(job, raw.timestamp - first, kind, text, dict(raw))
+                (waiting.discard if event.ends else waiting.add)(job)
                 yield event
         # only here, with all read: a hold in the middle of the log may have been released since
         if not waiting or time.monotonic() >= deadline:
@@ -165,13 +174,14 @@ def in_words(kind: str, event: Mapping) -> str:
         return TRANSFERS.get(event.get("Type"), "")
     if kind == "EXECUTE":
         return _runs(event)
-    if kind == "JOB_EVICTED" and 0 < event.get("ReasonCode", 0) < 1000:  # hold codes; others begin there
-        return ""  # the first half of a hold, which is the next event
+    if kind in ("JOB_EVICTED", "REMOTE_ERROR"):
+        code = event.get("ReasonCode") or event.get("HoldReasonCode") or 0
+        if 0 < code < FIRST_OTHER_CODE:
+            return ""  # the hold is an event of its own and comes next
     if kind == "JOB_TERMINATED":
         return _ended(event)
     if kind == "IMAGE_SIZE":
-        used = event.get("MemoryUsage", 0)  # MB
-        return f"uses {used} MB of memory" if used > WORTH_TELLING else ""
+        return f"uses {event['MemoryUsage']} MB of memory" if "MemoryUsage" in event else ""
     return SENTENCES.get(kind, "").format(reason=Event("", 0, kind, "", event).reason)
 
 

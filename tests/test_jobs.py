@@ -349,6 +349,18 @@ def test_events_know_their_reason_and_what_comes_next():
     assert events.Event("1.0", 5, "EXECUTE", "").waits_for == "its program to end"
 
 
+def test_memory_is_told_when_it_has_grown_much(tmp_path):
+    lines = ["000 (001.000.000) 2026-11-24 11:00:00 Job submitted from host: <127.0.0.1:1>"]
+    for used in (8, 700, 720, 900):
+        lines += [f"006 (001.000.000) 2026-11-24 11:00:05 Image size of job updated: {used}"]
+        lines[-1] += (
+            f"\n\t{used}  -  MemoryUsage of job (MB)\n\t{used * 1000}  -  ResidentSetSize of job (KB)"
+        )
+    (tmp_path / "job.log").write_text("".join(f"{line}\n...\n" for line in lines))
+    told = [event.text for event in events.follow(tmp_path / "job.log", ["1.0"], 0)]
+    assert told[1:] == ["uses 700 MB of memory", "uses 900 MB of memory"]
+
+
 def test_following_a_log_that_never_appears_stops_at_the_limit(tmp_path):
     started = time.monotonic()
     assert list(events.follow(tmp_path / "no.log", ["1.0"], 0.5)) == []
