@@ -4,6 +4,7 @@ Nothing is executed here. The pages, the files they show and the executed notebo
 their own, laid out like the checkout, so that a link or an include means the same in both.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -177,7 +178,7 @@ def _only_says_where(injected: str) -> bool:
 
 
 def _for_a_page(output):
-    """Return an output without the forms that no page shows.
+    """Return an output without the forms that no page shows, and without this machine's path to the checkout.
 
     The rungs are for programs; myst-nb warns of a MIME type that it doesn't know. LaTeX beside HTML, which
     coloured code has, would make the page load MathJax from another host.
@@ -186,7 +187,7 @@ def _for_a_page(output):
     data.pop(ladder.MIME, None)
     if "text/html" in data:
         data.pop("text/latex", None)
-    return output
+    return nbformat.from_dict(json.loads(_short(json.dumps(output))))
 
 
 def _status(shown: list[Shown], run: report.Report | None) -> str:
@@ -199,7 +200,7 @@ def _status(shown: list[Shown], run: report.Report | None) -> str:
     if any(lower.values()):
         lines += ["What stood in for something else in that run:", ""]
         for link, rungs in lower.items():
-            lines += [f"- {link}", *(f"  - {_plain(rung)}" for rung in rungs)] if rungs else []
+            lines += [f"- {link}", *(f"  - {_plain(_short(str(rung)))}" for rung in rungs)] if rungs else []
     elif all(one.seconds is not None for one in shown):
         lines += ["Nothing stood in for anything else in that run."]
     return "\n".join([*lines, ""])
@@ -239,9 +240,14 @@ def _error(said: str, source: Path) -> LessonError:
     )
 
 
-def _plain(text: object) -> str:
+def _short(text: str) -> str:
+    """Shorten the path to the checkout: the site is public, and the path says whose machine it was."""
+    return text.replace(str(paths.root()), "…")
+
+
+def _plain(text: str) -> str:
     """Return text with the characters that mean something in Markdown made to mean nothing."""
-    return re.sub(r"([\\`*_\[\]<|])", r"\\\1", str(text))
+    return re.sub(r"([\\`*_\[\]<|])", r"\\\1", text)
 
 
 def _first(pattern: str, text: str) -> str:

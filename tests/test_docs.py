@@ -102,6 +102,13 @@ def test_boxes_and_solutions_are_made_with_colons_and_without_html(path):
     assert not re.search(r"<(details|div|span|br|img|table|script)\b", without_code(text))
 
 
+@documents
+def test_formulas_are_written_in_words_or_unicode(path):
+    """The site leaves `$` alone: it stands in shell and submit files, and MathJax is on another host."""
+    found = re.search(r"\$[^$\n]*\\[a-zA-Z]+[^$\n]*\$", without_code(prose(path)))
+    assert not found, found[0]
+
+
 def test_the_spelling_is_right():
     documents = [str(path) for path in (*MARKDOWN, *NOTEBOOKS, ROOT / "LICENSE-text", ROOT / "CITATION.cff")]
     run(sys.executable, "-P", "-m", "codespell_lib", *documents)

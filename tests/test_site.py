@@ -45,6 +45,7 @@ def small_notebook(name):
             metadata={"tags": ["parameters"]},
         ),
         new_code_cell(f'print("epochs:", epochs, "in {name}")'),
+        new_code_cell("for n in (1, 2):\n    print('line', n, flush=True)"),
         new_code_cell(RUNG),
         new_markdown_cell(PROSE),
         new_code_cell("from IPython.display import Code\nCode('queue', language='ini')"),
@@ -144,6 +145,7 @@ def test_the_site_shows_what_the_run_printed_asks_no_other_host_and_keeps_nothin
     assert not old.exists()
     first, third = ((html / f"notebooks/{NAMES[n]}.html").read_text(encoding="utf-8") for n in (0, 2))
     assert "epochs: 3 in 01-environment" in first
+    assert "line 1\nline 2\n" in first
     assert "a *real* GPU" in first
     assert "In the last run this notebook failed." in third
     index = (html / "pages/index.html").read_text(encoding="utf-8")
@@ -183,6 +185,21 @@ def test_values_that_were_given_are_shown_but_not_this_machines_workspace(checko
     assert any("epochs = 3" in cell.source for cell in given.cells)
     assert len(default.cells) == len(small_notebook(NAMES[1]).cells)
     assert str(ran.defaults) not in "\n".join(cell.source for cell in default.cells)
+
+
+def test_the_path_to_the_checkout_is_not_published(checkout, ran, tmp_path):
+    run = shutil.copytree(ran.run, tmp_path / "run")
+    for file, said in (
+        (run / "report.json", '"a simulated'),
+        (run / f"{NAMES[0]}.ipynb", "GPU: a simulated"),
+    ):
+        text = file.read_text(encoding="utf-8").replace(said, f"{said} {checkout}/gpus")
+        file.write_text(text, encoding="utf-8")
+    site.stage(tmp_path / "source", run)
+    for file in (f"notebooks/{NAMES[0]}.ipynb", "pages/generated/status.md"):
+        text = (tmp_path / "source" / file).read_text(encoding="utf-8")
+        assert "a simulated …/gpus" in text
+        assert str(checkout) not in text
 
 
 def test_corrected_prose_keeps_the_outputs_and_changed_code_does_not(checkout, ran, tmp_path):
