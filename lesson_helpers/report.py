@@ -120,7 +120,9 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("notebook", "result", "seconds", "what ran, ✓ in full, ▽ on a lower rung", expand=False)
+        table = Table(
+            "notebook", "result", "seconds", "what ran, ✓ in full, ▽ on a lower rung", show_lines=True
+        )
         table.columns[2].justify = "right"
         table.columns[0].no_wrap = table.columns[1].no_wrap = True
         for one in self.notebooks:
