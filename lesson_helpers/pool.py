@@ -25,7 +25,7 @@ from lesson_helpers.errors import LessonError
 from lesson_helpers.ladder import Rung
 
 MARK = "LESSON_POOL"  # in the environment of a pool's daemons and jobs: the pool's folder
-READY, STOPPED = 30, 10  # seconds; both take less than two on an idle machine
+READY, ANSWERED, STOPPED = 30, 10, 5  # limits in seconds; on an idle machine 1.5, 0.1 and 0.1
 MOST_GPUS = 8
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FOLDERS = ("bin", "execute", "lock", "log", "passwords", "proof", "run", "spool", "tmp", "tokens")
@@ -122,11 +122,11 @@ class Pool:
             ),
         ]
 
-    def _ask(self, command: str, *arguments: str, seconds: float = 10) -> str:
+    def _ask(self, command: str, *arguments: str) -> str:
         """Return what a command says; nothing where it fails or doesn't answer in time."""
         try:
             return subprocess.run(
-                [self.bin / command, *arguments], capture_output=True, text=True, timeout=seconds, check=True
+                [self.bin / command, *arguments], capture_output=True, text=True, timeout=ANSWERED, check=True
             ).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return ""
@@ -170,7 +170,14 @@ def start(
             f"Use a whole number from 0 to {MOST_GPUS}.",
         )
     processes.end_leftovers()
+    processes.claim()
     folder = folder or processes.session() / "pool"
+    if any(sign in str(folder) for sign in ("$", '"', "\\", "\n")):
+        raise LessonError(
+            "HTCondor reads this folder's name as a setting.",
+            str(folder),
+            "Move the checkout to another folder, whose path has no $, quotation mark or backslash.",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(folder):
         programs = condor.find()
@@ -328,7 +335,10 @@ def _end(folder: Path) -> None:
     limit = time.monotonic() + STOPPED
     while _members(folder, "condor_master") and time.monotonic() < limit:
         time.sleep(0.05)
-    processes.end(_members(folder), seconds=2)
+    for _ in range(processes.ROUNDS):  # what is being ended may just have started something
+        if not (left := _members(folder)):
+            break
+        processes.end(left, seconds=2)
 
 
 def _path_without(folder: Path) -> list[str]:
