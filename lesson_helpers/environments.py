@@ -5,14 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from rattler import Version, VirtualPackage, VirtualPackageOverrides
 
 from lesson_helpers import lockfiles, manifests, paths
 from lesson_helpers.errors import LessonError
+from lesson_helpers.tables import Table, megabytes
 
 PIXI_NEEDED = (0, 72)  # the first that reads this lock format and CUDA as part of a platform
 INSTALL_LIMIT = 1800  # seconds; the cpu environment is a download of 340 MB on Linux
@@ -98,6 +97,16 @@ def machine() -> dict[str, str]:
     return found
 
 
+def this_platform() -> manifests.Platform:
+    """Return this machine as a platform: its subdir and the virtual packages that it has.
+
+    What the solver would take for it; the variable ``CONDA_OVERRIDE_CUDA`` and its like count, as in Pixi.
+    """
+    found = machine()
+    virtual = (f"{k}=0={v}" if k == "__archspec" else f"{k}={v}" for k, v in found.items())
+    return manifests.Platform("this machine", lockfiles.this_subdir(), tuple(virtual))
+
+
 def lacking(platform: manifests.Platform) -> list[str]:
     """Tell what this machine lacks for a platform, each as a phrase; empty where it has all.
 
@@ -116,36 +125,7 @@ def lacking(platform: manifests.Platform) -> list[str]:
     return phrases
 
 
-@dataclass(frozen=True, repr=False)
-class Overview:
-    """The environments of a lock file as a table: one row for each environment on each platform."""
-
-    rows: tuple[tuple[str, ...], ...]
-    head: tuple[str, ...] = ("environment", "platform", "packages", "download", "installs on this machine")
-
-    def __str__(self) -> str:
-        table = [self.head, *self.rows]
-        widths = [max(len(row[i]) for row in table) for i in range(len(self.head))]
-        return "\n".join(
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table
-        )
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        sides = ["left", "left", "right", "right", "left"]
-        styles = [f"style='text-align: {side}; padding: 0.1em 1em'" for side in sides]
-        cells = list(zip(self.head, styles, strict=True))
-        head = "".join(f"<th scope='col' {style}>{escape(cell)}</th>" for cell, style in cells)
-        rows = (
-            "".join(f"<td {style}>{escape(c)}</td>" for c, style in zip(row, styles, strict=True))
-            for row in self.rows
-        )
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def overview(lock: str | Path) -> Overview:
+def overview(lock: str | Path) -> Table:
     """List the environments of a lock file: platform, packages, megabytes, and whether they fit here.
 
     Raises
@@ -156,7 +136,6 @@ def overview(lock: str | Path) -> Overview:
     rows = []
     for part in lockfiles.read(lock).parts:
         here = "; ".join(lacking(part.platform))
-        size = f"{part.size / 1e6:,.0f} MB"
-        row = (part.environment, part.label, str(len(part.packages)), size, f"no, {here}" if here else "yes")
-        rows.append(row)
-    return Overview(tuple(rows))
+        row = (part.environment, part.label, str(len(part.packages)), megabytes(part.size))
+        rows.append((*row, f"no, {here}" if here else "yes"))
+    return Table(("environment", "platform", "packages", "download", "installs on this machine"), tuple(rows))

@@ -1,17 +1,25 @@
-"""Lock files, read with py-rattler, the library that Pixi stands on, and held against their manifest."""
+"""Lock files, read with py-rattler, the library that Pixi stands on."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import rattler
-from rattler import LockFile, MatchSpec, PackageRecord, RepoDataRecord
+from rattler import LockFile, MatchSpec, RepoDataRecord
 
 from lesson_helpers import manifests
 from lesson_helpers.errors import LessonError
+from lesson_helpers.tables import megabytes
 
-_Build = getattr(rattler, "BuildString", str)  # py-rattler 0.25 takes a text
+# Bytes; this kit's has 0.4 million. py-rattler takes up to a fifth of a second for each million.
+LARGEST = 3_000_000
+DEEPEST = 40  # columns of indentation; Pixi's own has 8
+
+# How YAML begins an anchor, an alias (small files that grow to gigabytes), a tag, a bracket (nested, minutes
+# for each hundred kilobytes) and the like. No lock file that Pixi wrote has any of them.
+_SPECIAL = frozenset("&*!?|>%@`[]{},")
+_KEY = re.compile(r"""(?:"(?:[^"\\]|\\.)*"\s*|'(?:[^']|'')*'\s*|[^"'].*?):(?=\s|$)""")
 
 
 @dataclass(frozen=True)
@@ -26,8 +34,10 @@ class Package:
         Bytes to download.
     url, sha256 : str
         Where its file is, and the file's hash.
-    depends : tuple of str
-        What it needs, as specs.
+    licence : str
+        As an SPDX expression, where the package says it; ``LicenseRef-…`` is a text of its own.
+    depends, constrains : tuple of str
+        What it needs, and what it needs only of packages that something else brings along, as specs.
     record : RepoDataRecord
         py-rattler's own record of it.
     """
@@ -38,11 +48,13 @@ class Package:
     size: int
     url: str
     sha256: str
+    licence: str
     depends: tuple[str, ...] = field(repr=False)
+    constrains: tuple[str, ...] = field(repr=False)
     record: RepoDataRecord = field(repr=False)
 
     def __str__(self) -> str:
-        return f"{self.name} {self.version} {self.build} ({self.size / 1e6:,.1f} MB)"
+        return f"{self.name} {self.version} {self.build} ({megabytes(self.size)})"
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,7 @@ class Locked:
     @property
     def label(self) -> str:
         """The platform in words that need no manifest: ``"linux-64 with cuda 12"``."""
-        extra = ", ".join(v.lstrip("_").replace("=", " ") for v in self.platform.declared)
-        return f"{self.platform.subdir} with {extra}" if extra else self.platform.subdir
+        return label(self.platform)
 
     def package(self, name: str) -> Package:
         """Return one package; where there is none of that name, a `LessonError` says so."""
@@ -86,12 +97,10 @@ class Locked:
         raise LessonError(
             f"There is no package {name!r} in the environment {self.environment!r}.",
             f"{self.environment} on {self.label}",
-            f"Did you mean {near[0]}?" if near else "Print `[package.name for package in ….packages]`.",
+            f"Did you mean {near[0]}?"
+            if near
+            else "Look for its name with `pixi list` or `./lesson env show`.",
         )
-
-    def largest(self, number: int = 5) -> list[Package]:
-        """Return the packages that are the most to download."""
-        return sorted(self.packages, key=lambda package: -package.size)[:number]
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,8 @@ class Lock:
     ----------
     path : Path
         The file.
+    version : int
+        The format: 7 since Pixi 0.68. Older ones do not say what virtual packages a platform has.
     channels : dict
         Environment to its channels' addresses, the first one first.
     platforms : tuple of Platform
@@ -111,12 +122,19 @@ class Lock:
     """
 
     path: Path
+    version: int
     channels: dict[str, tuple[str, ...]]
     platforms: tuple[manifests.Platform, ...]
     parts: tuple[Locked, ...]
 
-    def part(self, environment: str, platform: str) -> Locked:
-        """Return an environment on a platform, named by its subdir or by what `Locked.label` says."""
+    def part(self, environment: str, platform: str = "") -> Locked:
+        """Return an environment on a platform, named by its subdir or by what `Locked.label` says.
+
+        Without a platform it is the one for this machine's subdir, or else the first.
+        """
+        here = [part for part in self.parts if part.environment == environment]
+        if not platform and here:
+            return next((part for part in here if part.platform.subdir == this_subdir()), here[0])
         for part in self.parts:
             if part.environment == environment and platform in (part.platform.subdir, part.label):
                 return part
@@ -128,30 +146,11 @@ class Lock:
         )
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One reason why a lock does not satisfy its manifest.
-
-    Parameters
-    ----------
-    environment, platform, package : str
-        Where; empty where it is about more than one.
-    says : str
-        The reason, as a sentence.
-    """
-
-    environment: str
-    platform: str
-    package: str
-    says: str
-
-    def __str__(self) -> str:
-        where = " on ".join(part for part in (self.environment, self.platform) if part)
-        return f"{where}: {self.says}" if where else self.says
-
-
 def read(path: str | Path) -> Lock:
     """Read a lock file of any format that py-rattler knows.
+
+    A file that is too large, or has a form that Pixi never writes, is refused before it is parsed: a learner
+    may have got it from anywhere, and YAML lets a small file take all memory, or minutes.
 
     Raises
     ------
@@ -161,6 +160,7 @@ def read(path: str | Path) -> Lock:
     path = Path(path)
     if not path.is_file():
         raise LessonError("There is no lock file here.", str(path), "Make it with `pixi lock`.")
+    version = _plausible(path)
     try:
         file = LockFile.from_path(path)
         platforms = {p.name: _platform(p) for p in file.platforms()}
@@ -169,16 +169,12 @@ def read(path: str | Path) -> Lock:
             channels[name] = tuple(_address(channel) for channel in environment.channels())
             for platform in sorted(environment.platforms(), key=lambda p: p.name):
                 records = environment.conda_repodata_records_for_platform(platform) or []
-                packages = tuple(_package(record) for record in records)
+                packages = tuple(package(record) for record in records)
                 others = (p.name for p in environment.pypi_packages_for_platform(platform) or [])
                 parts.append(Locked(name, platforms[platform.name], packages, tuple(others)))
     except Exception as error:  # py-rattler's errors share no class
-        raise LessonError(
-            f"The lock file can't be read: {error}.",
-            str(path),
-            "Take it from version control again, or delete it and run `pixi lock`.",
-        ) from None
-    return Lock(path, channels, tuple(platforms.values()), tuple(parts))
+        raise _unreadable(str(error), str(path)) from None
+    return Lock(path, version, channels, tuple(platforms.values()), tuple(parts))
 
 
 def this_subdir() -> str:
@@ -186,84 +182,62 @@ def this_subdir() -> str:
     return str((rattler.Subdir if hasattr(rattler, "Subdir") else rattler.Platform).current())
 
 
-def satisfies(manifest: str | Path, lock: str | Path) -> list[Problem]:
-    """Tell why a lock does not satisfy a manifest: what ``pixi install --locked`` would look at.
-
-    Each environment of the manifest has to be there with its channels in their order, for no platform more
-    and with the same virtual packages; each spec and each dependency is met by exactly one locked package or
-    by a virtual package; and no package is there that nothing needs.
-
-    Parameters
-    ----------
-    manifest, lock : str or Path
-        The ``pixi.toml`` and the ``pixi.lock``.
-
-    Returns
-    -------
-    list of Problem
-        Empty where the lock satisfies the manifest.
-    """
-    asked, locked = manifests.read(manifest), read(lock)
-    problems = []
-    for environment, wanted in asked.wanted.items():
-        if environment not in locked.channels:
-            problems.append(Problem(environment, "", "", "this environment is not in the lock."))
-            continue
-        have = locked.channels[environment]
-        if have != asked.channels:
-            says = f"the lock is for the channels {_list(have)}, the manifest names {_list(asked.channels)}."
-            problems.append(Problem(environment, "", "", says))
-        parts = [part for part in locked.parts if part.environment == environment]
-        for part in parts:
-            if not any(_same(part.platform, platform) for platform in wanted):
-                says = "the lock has this platform, the manifest does not ask for it."
-                problems.append(Problem(environment, part.label, "", says))
-        for platform, specs in wanted.items():
-            there = [part for part in parts if _same(part.platform, platform)]
-            if there:
-                problems += _unmet(there[0], platform, specs)
-            elif not any(_same(known, platform) for known in locked.platforms):
-                extra = f" with {_list(platform.declared)}" if platform.declared else ""
-                says = f"the lock has no platform {platform.subdir}{extra}."
-                problems.append(Problem(environment, platform.name, "", says))
-            elif specs:
-                says = "the lock has no packages of this environment for this platform."
-                problems.append(Problem(environment, platform.name, "", says))
-    return problems
+def label(platform: manifests.Platform) -> str:
+    """Return a platform in words that need no manifest: ``"linux-64 with cuda 12"``."""
+    extra = ", ".join(v.lstrip("_").replace("=", " ") for v in platform.declared)
+    return f"{platform.subdir} with {extra}" if extra else platform.subdir
 
 
-def _unmet(part: Locked, platform: manifests.Platform, specs: Iterable[str]) -> Iterator[Problem]:
-    """Walk from the manifest's specs along the dependencies, and yield what is not as it has to be."""
-    virtual = {v.split("=")[0]: _record(v) for v in platform.virtual_packages}
-    locked: dict[str, Package] = {}
-    for package in part.packages:
-        if package.name in locked:
-            says = f"{package.name} is locked twice."
-            yield Problem(part.environment, platform.name, package.name, says)
-        locked[package.name] = package
-    reached = set()
-    waiting = [(spec, "the manifest asks for") for spec in specs]
-    while waiting:
-        spec, who = waiting.pop()
-        match = MatchSpec(spec)
-        name = match.name.normalized
-        record = locked[name].record if name in locked else virtual.get(name)
-        says = ""
-        if record is None:
-            says = f"no {name} is {'declared' if name[:2] == '__' else 'locked'}"
-        elif not match.matches(record):
-            says = f"{name} {record.version} {record.build} is {'locked' if name in locked else 'declared'}"
-        if says:
-            yield Problem(part.environment, platform.name, name, f"{who} `{spec}`, and {says}.")
-        if name in locked and name not in reached:
-            reached.add(name)
-            needs = f"{name} {locked[name].version} needs"
-            waiting += [(dependency, needs) for dependency in locked[name].depends]
-    for name in [*(n for n in locked if n not in reached), *part.others]:
-        yield Problem(part.environment, platform.name, name, f"{name} is locked, and nothing asks for it.")
+def match(spec: str, where: str) -> MatchSpec:
+    """Return a spec as py-rattler's; one that is none, in a lock file that was edited, is a `LessonError`."""
+    try:
+        return MatchSpec(spec)
+    except Exception as error:  # py-rattler's errors share no class
+        raise _unreadable(f"`{spec}` is no requirement ({error})", where) from None
 
 
-def _package(record: RepoDataRecord) -> Package:
+def _plausible(path: Path) -> int:
+    """Refuse a file that is too large or not in the form that Pixi writes; return the version it claims."""
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise _unreadable(
+            f"it has {megabytes(size)}, and more than {megabytes(LARGEST)} is no lock file", str(path)
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(str(error), str(path)) from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not _is_simple(line):
+            reason = f"line {number} has a form that Pixi does not write: {line.strip()[:40]!r}"
+            raise _unreadable(reason, str(path))
+    version = re.match(r"version: (\d{1,3})\s", text)
+    if not version:
+        raise _unreadable("it does not begin with `version:`", str(path))
+    return int(version[1])
+
+
+def _is_simple(line: str) -> bool:
+    """Tell whether a line may be Pixi's: up to three dashes, a key, and a plain value."""
+    node = line.lstrip()
+    if len(line) - len(node) > DEEPEST:
+        return False
+    for _ in range(3):
+        node = node[1:].lstrip() if node.startswith("- ") or node == "-" else node
+    key = _KEY.match(node)
+    value = node[key.end() :].strip() if key else node.strip()
+    if value in ("", "[]", "{}"):
+        return node[:1] not in _SPECIAL or not key
+    return node[0] not in _SPECIAL and value[0] not in _SPECIAL and not value.startswith("- ")
+
+
+def _unreadable(reason: str, where: str) -> LessonError:
+    fix = "Take it from version control again, or delete it and run `pixi lock`."
+    return LessonError(f"The lock file can't be read: {reason}.", where, fix)
+
+
+def package(record: RepoDataRecord) -> Package:
+    """Return py-rattler's record of a package as this module's own."""
     return Package(
         record.name.normalized,
         str(record.version),
@@ -271,7 +245,9 @@ def _package(record: RepoDataRecord) -> Package:
         record.size or 0,
         record.url,
         record.sha256.hex() if record.sha256 else "",
+        record.license or "",
         tuple(record.depends),
+        tuple(record.constrains),
         record,
     )
 
@@ -280,19 +256,5 @@ def _platform(platform: rattler.LockPlatform) -> manifests.Platform:
     return manifests.Platform(platform.name, str(platform.subdir), tuple(platform.virtual_packages))
 
 
-def _same(one: manifests.Platform, other: manifests.Platform) -> bool:
-    """Tell whether two platforms are the same for a lock: what they are called does not matter."""
-    return one.subdir == other.subdir and one.declared == other.declared
-
-
 def _address(channel: rattler.LockChannel) -> str:
     return str(channel).removeprefix('LockChannel(url="').removesuffix('")').rstrip("/")
-
-
-def _record(text: str) -> PackageRecord:
-    name, version, build = (*text.split("="), "0")[:3]
-    return PackageRecord(name, version, _Build(build), 0, "noarch")
-
-
-def _list(words: Iterable[str]) -> str:
-    return ", ".join(words) or "none"

@@ -1,54 +1,20 @@
 """What a ``pixi.toml`` asks for: its platforms, and what each environment wants on each of them."""
 
-import difflib
 import fnmatch
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from rattler import MatchSpec
+from rattler import MatchSpec, Version
 
 from lesson_helpers.errors import LessonError
+from lesson_helpers.manifest_keys import PLATFORM_WORDS, SUBDIRS, nearest, unknown
+from lesson_helpers.platforms import DEFAULTS, Platform, declare
 
-# What Pixi takes a platform to have where the manifest says no more (Pixi's manual, "System requirements";
-# written out like this in each lock file of format 7).
-DEFAULTS = {
-    "linux-64": ("__unix=0=0", "__linux=4.18", "__glibc=2.28", "__archspec=0=x86_64"),
-    "linux-aarch64": ("__unix=0=0", "__linux=4.18", "__glibc=2.28", "__archspec=0=aarch64"),
-    "osx-64": ("__unix=0=0", "__osx=13.0", "__archspec=0=x86_64"),
-    "osx-arm64": ("__unix=0=0", "__osx=13.0", "__archspec=0=m1"),
-    "win-64": ("__win=10.0", "__archspec=0=x86_64"),
-}
-# The manifest's words for virtual packages (Pixi's manual, "Declaring virtual packages per platform").
-WORDS = {"cuda": "__cuda", "glibc": "__glibc", "linux": "__linux", "macos": "__osx", "osx": "__osx"}
-WORDS |= {"windows": "__win", "archspec": "__archspec"}
+LARGEST = 1_000_000  # bytes; a manifest is written by hand
 
-
-@dataclass(frozen=True)
-class Platform:
-    """A kind of machine: a conda subdir and the virtual packages that it is taken to have.
-
-    Parameters
-    ----------
-    name : str
-        The name in the manifest: ``"linux-64"``, ``"linux-64-cuda"``.
-    subdir : str
-        The conda subdir: ``"linux-64"``.
-    virtual_packages : tuple of str
-        ``NAME=VERSION`` or ``NAME=VERSION=BUILD``, the declared ones first, as Pixi writes them.
-    """
-
-    name: str
-    subdir: str
-    virtual_packages: tuple[str, ...]
-
-    @property
-    def declared(self) -> tuple[str, ...]:
-        """The virtual packages that differ from the subdir's defaults, sorted: ``("__cuda=12",)``."""
-        return tuple(sorted(v for v in self.virtual_packages if v not in DEFAULTS.get(self.subdir, ())))
-
-    def __str__(self) -> str:
-        return self.name
+# Before Pixi 0.71 they had a table of their own, with these words.
+OLD_WORDS = {"linux": "__linux", "cuda": "__cuda", "macos": "__osx", "libc": "__glibc"}
 
 
 @dataclass(frozen=True)
@@ -65,12 +31,33 @@ class Manifest:
         All platforms of the workspace.
     wanted : dict
         Environment to platform to the specs it wants there, ``"python 3.13.*"``.
+    old : tuple of str
+        Forms of an older Pixi, each with what to write instead; they count as what they mean.
     """
 
     path: Path
     channels: tuple[str, ...]
     platforms: tuple[Platform, ...]
     wanted: dict[str, dict[Platform, tuple[str, ...]]]
+    old: tuple[str, ...] = ()
+
+    def platform(self, environment: str, name: str = "") -> Platform:
+        """Return one platform of an environment, by its name or its subdir; without a name, the first one.
+
+        Raises
+        ------
+        LessonError
+            Where there is no such environment, or it is not for that platform.
+        """
+        if environment not in self.wanted:
+            fix = nearest(environment, self.wanted)
+            raise LessonError(f"There is no environment {environment!r}.", str(self.path), fix)
+        platforms = list(self.wanted[environment])
+        for platform in platforms:
+            if name in (platform.name, platform.subdir, ""):
+                return platform
+        what = f"The environment {environment!r} is not for the platform {name!r}."
+        raise LessonError(what, str(self.path), nearest(name, [platform.name for platform in platforms]))
 
 
 def read(path: str | Path) -> Manifest:
@@ -80,16 +67,18 @@ def read(path: str | Path) -> Manifest:
     ------
     LessonError
         Where there is none, it is not TOML, a name in it leads nowhere, or it holds what this package
-        can't judge (PyPI packages, Git and path dependencies, forms older than Pixi 0.72).
+        can't judge (PyPI packages, Git and path dependencies, constraints).
     """
     path = Path(path)
     try:
+        if path.stat().st_size > LARGEST:
+            raise LessonError("The file is too large for a manifest.", str(path), "Name the `pixi.toml`.")
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise LessonError(
             "There is no manifest here.", str(path), "Make one with `pixi init`, or run the cells above."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise LessonError(
             f"The manifest can't be read: {error}.", str(path), "Mend that line of it and try again."
         ) from None
@@ -101,11 +90,16 @@ class _Reader:
 
     def __init__(self, path: Path, data: dict) -> None:
         self.path, self.data = path, data
+        self.old: list[str] = []
 
     def manifest(self) -> Manifest:
+        if "project" in self.data and "workspace" not in self.data:
+            self.old.append("[project] is the older name of [workspace]: rename it.")
+            self.data["workspace"] = self.data.pop("project")
+        for kind, word, where, hint in unknown(self.data):
+            raise self.wrong(f"There is no {kind} {word!r}.", where, hint)
         if "workspace" not in self.data:
-            old = "Rename its [project] to [workspace]." if "project" in self.data else "Add one."
-            raise self.wrong("The manifest has no [workspace] table.", "", f"{old} `pixi init` writes it.")
+            raise self.wrong("The manifest has no [workspace] table.", "", "Add one; `pixi init` writes it.")
         workspace = self.get(self.data, "workspace", dict, "")
         channels = tuple(map(self.channel, self.get(workspace, "channels", list, "[workspace]")))
         entries = self.get(workspace, "platforms", list, "[workspace]")
@@ -113,8 +107,12 @@ class _Reader:
         wanted = {}
         for name, features in self.environments().items():
             on = [p for p in platforms if all(self.runs_on(f, p, platforms) for f in features)]
-            wanted[name] = {p: tuple(s for f in features for s in self.specs(f, p)) for p in on}
-        return Manifest(self.path, channels, platforms, wanted)
+            specs = {p: tuple(s for f in features for s in self.specs(f, p)) for p in on}
+            wanted[name] = {self.required(p, features, platforms): specs[p] for p in on}
+        made = dict.fromkeys(p for on in wanted.values() for p in on)
+        if not made.keys() <= set(platforms):  # the platforms that old tables make, as Pixi does
+            platforms = tuple(made)
+        return Manifest(self.path, channels, platforms, wanted, tuple(dict.fromkeys(self.old)))
 
     def wrong(self, what: str, table: str, fix: str) -> LessonError:
         return LessonError(what, f"{self.path} {table}".strip(), fix)
@@ -141,29 +139,76 @@ class _Reader:
         if not isinstance(table, dict):
             raise self.wrong(f"{entry!r} is not a platform.", where, 'Write "linux-64", or a table { … }.')
         subdir = self.get(table, "platform", str, where, default=table.get("name"))
-        if subdir not in DEFAULTS:
+        if subdir not in SUBDIRS:
             raise self.unknown("platform", subdir, DEFAULTS, where)
+        if subdir not in DEFAULTS:
+            raise self.wrong(
+                f"The platform {subdir} can't be judged here.", where, "Run `pixi lock --check`."
+            )
         declared = {}
         for key, value in table.items():
             if key in ("name", "platform"):
                 continue
-            if key not in WORDS and not key.startswith("__"):
-                raise self.unknown("key of a platform", key, ["name", "platform", *WORDS], where)
+            if key not in PLATFORM_WORDS and not key.startswith("__"):
+                raise self.unknown("key of a platform", key, ["name", "platform", *PLATFORM_WORDS], where)
             if key == "cuda" and isinstance(value, dict):  # driver and compute capability
-                declared |= {"__cuda": value.get("driver")} | (
-                    {"__cuda_arch": value["arch"]} if "arch" in value else {}
-                )
+                for word in value:
+                    if word not in ("driver", "arch"):
+                        raise self.unknown("key of a platform's cuda", word, ["driver", "arch"], where)
+                declared["__cuda"] = value.get("driver")
+                declared |= {"__cuda_arch": value["arch"]} if "arch" in value else {}
             else:
-                declared[WORDS.get(key, key)] = value
+                declared[PLATFORM_WORDS.get(key, key)] = value
         for key, value in declared.items():
             if not isinstance(value, str):
                 raise self.wrong(
                     f"{key} = {value!r} is not a text.", where, f'Write it in quotes: "{value}".'
                 )
-        virtual = [f"{k}=0={v}" if k == "__archspec" else f"{k}={v}" for k, v in declared.items()]
-        rest = [v for v in DEFAULTS[subdir] if v.split("=")[0] not in declared]
-        name = "-".join([subdir, *(v.lstrip("_").replace("=", "-").replace(".", "-") for v in virtual)])
-        return Platform(table.get("name", name), subdir, (*virtual, *rest))
+            if key != "__archspec":
+                self.version(key, value, where)
+        return declare(table.get("name"), subdir, declared)
+
+    def version(self, key: str, value: str, where: str) -> str:
+        try:
+            Version(value)
+        except Exception:  # py-rattler's errors share no class
+            raise self.wrong(
+                f"{key} = {value!r} is no version.", where, 'Write it like "12" or "12.4".'
+            ) from None
+        return value
+
+    def required(self, platform: Platform, features: list[str], platforms: tuple[Platform, ...]) -> Platform:
+        """Return a platform with what the features' old tables of system requirements say of it.
+
+        Pixi takes each word of theirs for a virtual package, and the newer of two versions
+        (its source, "migrate system requirements to platforms").
+        """
+        declared: dict[str, str] = {}
+        for table, at in map(self.feature, features):
+            asked = self.get(table, "system-requirements", dict, f"[{at}system-requirements]", default={})
+            if asked and any(p.name != p.subdir for p in platforms):
+                what = "The platforms declare virtual packages, and a table asks for more: Pixi refuses that."
+                fix = "Take the table out, and say it of a platform."
+                raise self.wrong(what, f"[{at}system-requirements]", fix)
+            for word, value in asked.items():
+                if word not in OLD_WORDS:  # archspec and unix count no more
+                    continue
+                name, version = OLD_WORDS[word], value
+                if word == "libc" and isinstance(value, dict):
+                    name, version = f"__{value.get('family', 'glibc')}", value.get("version", "")
+                only = {"__linux": "linux", "__glibc": "linux", "__osx": "osx"}.get(name, "")
+                if not platform.subdir.startswith(only):
+                    continue
+                new = f'{name.strip("_").replace("osx", "macos")} = "{version}"'
+                self.old.append(
+                    f"`{word}` in [{at}system-requirements] is the form before Pixi 0.71: take it out, write "
+                    f'{{ name = "…", platform = "{platform.subdir}", {new} }} in [workspace] platforms, '
+                    f"and name that in the platforms of {f'[{at[:-1]}]' if at else 'each feature'}."
+                )
+                version = self.version(word, str(version), f"[{at}system-requirements]")
+                if name not in declared or Version(declared[name]) < Version(version):
+                    declared[name] = version
+        return declare(None, platform.subdir, declared) if declared else platform
 
     def environments(self) -> dict[str, list[str]]:
         """Return each environment's features; the one that the manifest need not name is ``default``."""
@@ -172,6 +217,8 @@ class _Reader:
         for name, entry in {"default": [], **self.get(self.data, "environments", dict, "", {})}.items():
             table = entry if isinstance(entry, dict) else {"features": entry}
             names = self.get(table, "features", list, f"[environments] {name}", default=[])
+            for key in table.keys() - {"features", "no-default-feature", "solve-group"}:
+                raise self.unjudged(key, f"[environments] {name}")
             for feature in names:
                 if feature not in features:
                     raise self.unknown("feature", feature, features, f"[environments] {name}")
@@ -208,12 +255,15 @@ class _Reader:
         return [f"{package} {spec}" for package, spec in wanted.items()]
 
     def dependencies(self, table: dict, at: str) -> dict[str, str]:
-        if "system-requirements" in table:
-            raise self.wrong(
-                "System requirements in a table of their own are the form before Pixi 0.71.",
-                f"[{at}system-requirements]",
-                'Say it of a platform: { name = "linux-64-cuda", platform = "linux-64", cuda = "12" }.',
-            )
+        for kind in (
+            "constraints",
+            "build-dependencies",
+            "host-dependencies",
+            "dev",
+            *(["channels"] if at else []),
+        ):
+            if table.get(kind):
+                raise self.unjudged(kind, f"[{at}{kind}]")
         if table.get("pypi-dependencies"):
             raise self.wrong(
                 "Packages from PyPI can't be judged here: only Pixi itself can.",
@@ -238,7 +288,10 @@ class _Reader:
                 raise self.wrong(f"`{package} = {spec!r}` is no version: {error}.", where, fix) from None
         return specs
 
+    def unjudged(self, key: str, where: str) -> LessonError:
+        return self.wrong(
+            f"`{key}` can't be judged here: only Pixi itself can.", where, "Run `pixi lock --check`."
+        )
+
     def unknown(self, kind: str, name: str, known, where: str) -> LessonError:
-        near = difflib.get_close_matches(name, list(known), n=1)
-        hint = f"Did you mean {near[0]}?" if near else f"Known here: {', '.join(sorted(known)) or 'none'}."
-        return self.wrong(f"There is no {kind} {name!r}.", where, hint)
+        return self.wrong(f"There is no {kind} {name!r}.", where, nearest(name, known))

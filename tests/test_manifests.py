@@ -80,7 +80,7 @@ def test_a_platform_without_a_name_gets_pixis_name(read):
     ("text", "what", "where", "fix"),
     [
         ("[workspace", "can't be read", "pixi.toml", "Mend"),
-        ("[project]\nname = 'old'", "no [workspace]", "pixi.toml", "Rename its [project]"),
+        ("[tasks]", "no [workspace]", "pixi.toml", "`pixi init`"),
         ("[workspace]\nchannels = ['conda-forge']", "`platforms` is missing", "[workspace]", "Add"),
         ("workspace = 3", "`workspace` is not a table", "pixi.toml", "a table"),
         ("[workspace]\nchannels = 'conda-forge'\nplatforms = []", "not a list", "[workspace]", "a list"),
@@ -125,9 +125,9 @@ def test_a_platform_without_a_name_gets_pixis_name(read):
         ),
         (
             WORKSPACE + "[system-requirements]\ncuda = '12'",
-            "before Pixi 0.71",
-            "system-requirements",
-            "linux-64-cuda",
+            "Pixi refuses that",
+            "[system-requirements]",
+            "say it of a platform",
         ),
     ],
 )
