@@ -127,8 +127,8 @@ class Engine:
             )
         command = {
             "docker": ["buildx", "build", "--progress=plain", "--load", *self.options],
-            "podman": ["build", "--layers", *self.options],
-            "buildah": ["build", "--layers", *self.options],
+            "podman": ["build", "--layers", *self.options, *_limits()],
+            "buildah": ["build", "--layers", *self.options, *_limits()],
         }[self.kind]
         for name, value in (arguments or {}).items():
             command += ["--build-arg", f"{name}={value}"]
@@ -187,14 +187,13 @@ class Engine:
         if self.kind == "buildah":
             # Buildah's `run` is made for building: it never uses the entrypoint by itself
             through = self.inspect(tag).entrypoint if entrypoint else ()
-            container = self._run("from", *self.options, "--pull-never", tag).strip()
+            container = self._run("from", *self.options, *_limits(), "--pull-never", tag).strip()
             try:
                 return self._run("run", container, "--", *through, *command, seconds=seconds)
             finally:
                 self._run("rm", container)
         alone = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp"]
-        if self.kind == "podman":  # it asks for more than a container or a shared machine lets it have
-            alone += [f"--ulimit={name}={most}:{most}" for name, most in _limits().items()]
+        alone += _limits() if self.kind == "podman" else []
         if not entrypoint:
             return self._run(*alone, f"--entrypoint={command[0]}", tag, *command[1:], seconds=seconds)
         return self._run(*alone, tag, *command, seconds=seconds)
@@ -283,13 +282,12 @@ class Engine:
         return done.stdout
 
 
-def _limits() -> dict[str, int]:
-    """Return the most files and processes that this process may allow its children."""
+def _limits() -> list[str]:
+    """Return the options that allow a container what this process may allow: Podman's default is more."""
     import resource  # not on Windows, where Podman has a machine of its own
 
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     highest = int(Path("/proc/sys/kernel/pid_max").read_text())
-    return {
-        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        "nproc": highest if processes < 0 else min(processes, highest),
-    }
+    processes = highest if processes < 0 else min(processes, highest)
+    return [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]

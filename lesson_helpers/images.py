@@ -4,20 +4,18 @@ An engine is chosen by asking it, since a program's being there proves nothing: 
 daemon is common. Where none answers, Buildah is fetched out of Debian's packages: it needs no daemon.
 """
 
-import json
 import os
 import re
-import secrets
 import shutil
-import subprocess
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesson_helpers import debian, paths, processes, registry, standin
+from lesson_helpers import debian, paths, processes, registry, standin, stores
 from lesson_helpers.engines import Engine, Image
 from lesson_helpers.errors import LessonError
 from lesson_helpers.ladder import Rung
+from lesson_helpers.stores import ask
 
 __all__ = ["Answer", "Choice", "Engine", "Image", "base_arguments", "choose"]
 
@@ -101,16 +99,16 @@ def choose(setting: str = "auto", *, fetch: bool = True) -> Choice:
         )
     if setting == "none":
         return Choice(None, (Answer("none", False, "no engine was asked for"),))
-    asks = {"docker": _docker, "podman": _podman, "buildah": _buildah, "fetched": _fetched}
+    offers = {"docker": _docker, "podman": _podman, "buildah": _buildah, "fetched": _fetched}
     answers = []
-    for name, ask in asks.items():
+    for name, offer in offers.items():
         if setting not in ("auto", name):
             continue
         if name == "fetched" and not fetch and not (paths.programs() / "buildah").is_dir():
             answers.append(Answer(name, False, "it is not here yet"))
             continue
         try:
-            engine = ask()
+            engine = offer()
         except LessonError as error:
             answers.append(Answer(name, False, error.what))
         else:
@@ -187,38 +185,10 @@ def _environments(manifest: Path) -> list[str]:
     return sorted({"default", *found})
 
 
-def _ask(*command: str | Path, environment: dict[str, str] | None = None) -> str:
-    """Run a question that an engine answers at once; its refusal, in one line, is the error."""
-    where = " ".join(map(str, command))
-    try:
-        answer = subprocess.run(
-            command,
-            env=os.environ | (environment or {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=20,
-            check=False,
-        )
-    except OSError as error:
-        raise LessonError("it is not installed", where, "Install it.") from error
-    except subprocess.TimeoutExpired as error:
-        raise LessonError("it did not answer within 20 s", where, "Start it again.") from error
-    if answer.returncode:
-        said = [line.strip() for line in (answer.stdout + answer.stderr).splitlines() if line.strip()]
-        # Docker says the reason before its advice, the others after their log
-        reasons = [line for line in said if re.search(r"cannot|error|denied|failed|unknown", line, re.I)]
-        raise LessonError(
-            (reasons or said or ["it failed"])[-1][:200], where, "Start it, or install it anew."
-        )
-    return answer.stdout
-
-
 def _docker() -> Engine:
-    version = _ask("docker", "info", "--format", "{{.ServerVersion}}").strip()
-    _ask("docker", "buildx", "version")
-    networks = _ask("docker", "network", "ls", "--format", "{{.Name}}").split()
+    version = ask("docker", "info", "--format", "{{.ServerVersion}}").strip()
+    ask("docker", "buildx", "version")
+    networks = ask("docker", "network", "ls", "--format", "{{.Name}}").split()
     # a daemon without a bridge, as in a container, can only build on the machine's own network
     options = () if "bridge" in networks else ("--network=host",)
     program = Path(shutil.which("docker"))
@@ -226,22 +196,26 @@ def _docker() -> Engine:
 
 
 def _podman() -> Engine:
-    program = Path(shutil.which("podman") or "podman")
-    store = _private_store(program)
-    version = _ask(program, "--version").split()[2]
-    return Engine("podman", program, version, "on PATH", *store)
+    store = stores.make(Path(shutil.which("podman") or "podman"))
+    return Engine("podman", store.program, _version(store.program), "on PATH", *store.settings)
 
 
 def _buildah(tree: Path | None = None) -> Engine:
     """Ask the Buildah on PATH, or the one in a tree of unpacked packages."""
     program = tree / "usr/bin/buildah" if tree else Path(shutil.which("buildah") or "buildah")
-    store = _private_store(program, tree)
-    if os.geteuid():
-        # a user namespace gives an ordinary user's images more than one owner: newuidmap and /etc/subuid
-        _ask(program, "unshare", "true", environment=store[0])
-    version = _ask(program, "--version").split()[2]
+    if os.geteuid() and not shutil.which("newuidmap"):
+        raise LessonError(
+            "an ordinary user needs newuidmap, of the package uidmap, and a line in /etc/subuid",
+            str(program),
+            "Ask an administrator for both.",
+        )
+    store = stores.make(program, tree)
     source = "fetched from Debian's packages" if tree else "on PATH"
-    return Engine("buildah", program, version, source, *store)
+    return Engine("buildah", store.program, _version(program), source, *store.settings)
+
+
+def _version(program: Path) -> str:
+    return ask(program, "--version").split()[2]
 
 
 def _fetched() -> Engine:
@@ -253,49 +227,3 @@ def _fetched() -> Engine:
         check=("usr/bin/buildah", "--version"),
     )
     return _buildah(folder)
-
-
-def _private_store(program: Path, tree: Path | None = None) -> tuple[dict[str, str], tuple[str, ...], Path]:
-    """Give Podman or Buildah a store of its own; return variables and options that name it, and its folder.
-
-    Overlay is the fast way to keep layers; copies (`vfs`) work where the disk or the kernel refuses it.
-    """
-    folder = processes.session() / f"images-{secrets.token_hex(4)}"
-    (folder / "tmp").mkdir(parents=True)
-    files = {
-        # only full names: a short one would be looked for in registries that the lesson never named
-        "CONTAINERS_REGISTRIES_CONF": "unqualified-search-registries = []\n",
-        "CONTAINERS_STORAGE_CONF": "[storage]\ndriver = {driver}\ngraphroot = {store}\nrunroot = {run}\n",
-    }
-    if tree:  # an installed one has its own settings for the programs beside it
-        files["CONTAINERS_CONF"] = "[engine]\nhelper_binaries_dir = [{helpers}]\n"
-    settings = {name: str(folder / name.lower()) for name in files} | {
-        # no daemon, network or cgroup of its own: works in a container and on a shared machine too
-        "BUILDAH_ISOLATION": "chroot",
-        "TMPDIR": str(folder / "tmp"),  # cache mounts are kept there
-    }
-    for driver in ("overlay", "vfs"):
-        values = {"driver": driver, "store": folder / driver, "run": folder / "run"}
-        values["helpers"] = (tree or Path()) / "usr/lib/podman"
-        for name, text in files.items():
-            quoted = {key: json.dumps(str(value)) for key, value in values.items()}
-            Path(settings[name]).write_text(text.format(**quoted))
-        try:
-            answer = _ask(program, "info", environment=settings)
-        except LessonError as error:
-            refusal = error
-            continue
-        if str(folder) not in answer:  # such as Podman's own machine on a Mac: not to be emptied by us
-            refusal = LessonError("it only uses a store of its own", str(program), "Use Docker.")
-            break
-        return settings, _policy(folder), folder
-    shutil.rmtree(folder, ignore_errors=True)
-    raise refusal
-
-
-def _policy(folder: Path) -> tuple[str, ...]:
-    """Return the option that says which signatures an image needs: none, where the machine does not say."""
-    if Path("/etc/containers/policy.json").is_file():
-        return ()
-    (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
-    return "--signature-policy", str(folder / "policy.json")

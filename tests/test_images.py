@@ -261,6 +261,19 @@ class TestBuilding:
         assert refused.value.where == str(tmp_path)
         assert refused.value.fix == "Name the folder that has it."
 
+    def test_nothing_is_written_where_the_machine_keeps_its_own_images(self, engine, built):
+        if "fetched" not in engine.source:
+            pytest.skip("an installed engine may keep notes in its own places")
+        begin = psutil.Process().create_time()
+        places = [
+            "/etc/containers",
+            "/etc/cni",
+            "/var/lib/containers",
+            Path.home() / ".local/share/containers",
+        ]
+        there = [Path(place) for place in places if Path(place).exists()]
+        assert [str(place) for place in there if place.stat().st_mtime > begin] == []
+
     def test_the_store_is_below_the_session_and_goes_with_it(self):
         choice = images.choose("fetched") if platform.system() == "Linux" else images.choose("none")
         if not choice.engine:
