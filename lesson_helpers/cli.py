@@ -211,6 +211,8 @@ def leave(code: int) -> None:
 
 def main() -> None:
     """Run the command; a mistake that a person can mend is three lines on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # under LC_ALL=C there is no ✓
     try:
         app(prog_name="./lesson")
     except LessonError as error:

@@ -132,6 +132,12 @@ def test_a_file_that_cannot_be_written_is_told_without_a_traceback(tmp_path):
     assert fix == "Do: Make room, or make it yours; then call ./lesson again."
 
 
+def test_where_only_ascii_can_be_printed_the_rest_is_a_question_mark(kit):
+    done = small.lesson(kit, "run", "1", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 0, done.stderr
+    assert "what ran, ? in full" in done.stdout
+
+
 def test_a_run_ends_with_a_table_and_its_exit_code_says_whether_all_passed(kit):
     done = small.lesson(kit, "run", "1", "-p", "epochs=5")
     assert done.returncode == 0, done.stdout + done.stderr
