@@ -109,12 +109,7 @@ def source(suite: str) -> Source:
     keyring = KEYRINGS / f"{family.lower()}-archive-keyring.gpg"
     if not keyring.exists():
         raise Failed(f"{keyring}, which proves that {family}'s packages are genuine, is not installed")
-    found = []
-    for line in run("apt-get", "indextargets", "--format", TARGET, "Created-By: Packages").splitlines():
-        address, release, component, label = line.split(" ", 3)
-        # without a label the machine's lists were never fetched; a wrong guess fails at the signature
-        if label.startswith((family, "$")) and not address.startswith("cdrom:"):
-            found.append((address, release, component))
+    found = _targets(family)
     if suite == HOST:
         own = re.compile(rf"{re.escape(codename)}(-updates|-security)?")
         wanted = [entry for entry in found if own.fullmatch(entry[1])]
@@ -124,6 +119,18 @@ def source(suite: str) -> Source:
         raise Failed(f"the machine's apt settings name no mirror of {family}'s")
     lines = dict.fromkeys(f"deb [signed-by={keyring}] {' '.join(entry)}" for entry in wanted)
     return Source(codename if suite == HOST else suite, wanted[0][0], tuple(lines))
+
+
+def _targets(family: str) -> list[tuple[str, str, str]]:
+    """Return address, release and component of each package list that this machine has from a family."""
+    command = ("apt-get", "indextargets", "--format", TARGET, "Created-By: Packages")
+    lines = [line.split(" ", 3) for line in run(*command).splitlines()]
+    found = [tuple(line[:3]) for line in lines if line[3].startswith(family)]
+    if not found:  # nothing was ever fetched, as in a new container: no labels yet, and the address has to do
+        lines = [line.split(" ", 3) for line in run(*command, "--no-release-info").splitlines()]
+        usual = [line for line in lines if line[2] in ("main", "universe")]
+        found = [tuple(line[:3]) for line in usual if family.lower() in line[0].lower()]
+    return [entry for entry in found if not entry[0].startswith("cdrom:")]
 
 
 class Apt:

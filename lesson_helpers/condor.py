@@ -54,6 +54,10 @@ class Condor:
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self))}</p>"
 
+    def at_least(self, major: int, minor: int) -> bool:
+        """Tell whether this is a version, or a newer one."""
+        return tuple(map(int, self.version.split(".")))[:2] >= (major, minor)
+
     def environment(self, config: Path) -> dict[str, str]:
         """Return the environment in which daemons and commands work with one configuration file.
 

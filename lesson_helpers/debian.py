@@ -151,7 +151,7 @@ def _first_that_works(tree: Path, recipe: dict) -> None:
 
 def _build(tree: Path, recipe: dict, source: apt.Source) -> None:
     start = time.monotonic()
-    print(f"Fetching {tree.name} from {source}, once for this checkout …", flush=True)
+    print(f"Fetching {tree.name} (packages of {source.suite}), once for this checkout …", flush=True)
     packages = apt.Apt(source)
     names = recipe["packages"]
     files = packages.download([*names, *(packages.libraries(names) if recipe["relocate"] else [])])

@@ -26,6 +26,7 @@ from lesson_helpers.ladder import Rung
 
 MARK = "LESSON_POOL"  # in the environment of a pool's daemons and jobs: the pool's folder
 READY, ANSWERED, STOPPED = 30, 10, 5  # limits in seconds; on an idle machine 1.5, 0.1 and 0.1
+LOCKED = 120  # fetching HTCondor included
 MOST_GPUS = 8
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FOLDERS = ("bin", "execute", "lock", "log", "passwords", "proof", "run", "spool", "tmp", "tokens")
@@ -106,7 +107,7 @@ class Pool:
             ran = f"{self.gpus}: it is matched like a real one and computes nothing"
             gpu = Rung("GPU", ran, "a real GPU", "condor_gpu_discovery finds none on this machine")
         version = f"HTCondor {self.condor.version}"
-        return [
+        rungs = [
             Rung(
                 "pool",
                 f"a personal pool on this machine, {version}",
@@ -121,12 +122,18 @@ class Pool:
                 "this pool starts no containers",
             ),
         ]
+        if not self.condor.at_least(23, 9):  # seen: 23.9 knows it, 23.4 warns and goes on
+            reason = f"{version} is older than that line"
+            rungs.append(Rung("gpus_minimum_runtime", "ignored", "a condition that is checked", reason))
+        return rungs
 
     def _ask(self, command: str, *arguments: str) -> str:
         """Return what a command says; nothing where it fails or doesn't answer in time."""
+        call = [self.bin / command, *arguments]
+        environment = self.condor.environment(self.config)
         try:
             return subprocess.run(
-                [self.bin / command, *arguments], capture_output=True, text=True, timeout=ANSWERED, check=True
+                call, env=environment, capture_output=True, text=True, timeout=ANSWERED, check=True
             ).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return ""
@@ -179,7 +186,7 @@ def start(
             "Move the checkout to another folder, whose path has no $, quotation mark or backslash.",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(folder):
+    with _one_at_a_time(folder, LOCKED):
         programs = condor.find()
         found = condor.gpus(programs)
         if not found.names and simulated_gpus:
@@ -202,16 +209,20 @@ def start(
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path, seconds: float = 120):
-    lock = filelock.FileLock(f"{folder}.lock", timeout=seconds)
+def _one_at_a_time(folder: Path, seconds: float):
+    lock = filelock.FileLock(f"{folder}.lock")
     try:
-        lock.acquire()
+        lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise LessonError(
-            f"Another notebook has been starting the pool for more than {seconds:.0f} s.",
-            lock.lock_file,
-            "Restart the other notebook's kernel, and run this cell again.",
-        ) from None
+        print(f"Another notebook is starting the pool; waiting for it (up to {seconds:.0f} s) …", flush=True)
+        try:
+            lock.acquire(timeout=seconds)
+        except filelock.Timeout:
+            raise LessonError(
+                f"Another notebook has been starting the pool for more than {seconds:.0f} s.",
+                lock.lock_file,
+                "Restart the other notebook's kernel, and run this cell again.",
+            ) from None
     try:
         yield
     finally:
@@ -247,10 +258,16 @@ def _configuration(pool: Pool, settings: Mapping[str, str]) -> str:
     }
     if pool.account.join:  # for the Python bindings, which don't join the namespace
         lines["CONDOR_IDS"] = pool.account.ids
+    if not programs.at_least(
+        25, 0
+    ):  # they don't prove their address when they prove the user; newer bindings ask
+        lines["SEC_FS_ENFORCE_CHANNEL_BINDING"] = "false"
     for key, value in [*lines.items(), *settings.items()]:
         if not str(key).replace("_", "").isalnum() or "\n" in str(value) or str(value).endswith("\\"):
             raise LessonError(
-                f"This is no setting of HTCondor's: {value!r}.", str(key), "Use NAME and a value on one line."
+                f"This is no setting of HTCondor's: {value!r}.",
+                str(key) or "settings",
+                "Use NAME and a value on one line.",
             )
 
     def text(block):

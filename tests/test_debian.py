@@ -171,6 +171,16 @@ def test_packages_signed_by_somebody_else_are_refused(empty, tmp_path_factory, m
     assert not (empty / "unsigned").exists()
 
 
+def test_a_machine_that_never_fetched_its_lists_has_a_mirror_too(folder, tmp_path, monkeypatch):
+    """As a new container has: apt names no label before its first update."""
+    machine_settings(tmp_path, monkeypatch, Dir__State__lists=f"{tmp_path}/lists")
+    monkeypatch.chdir(tmp_path)
+    source = apt.source(debian.HOST)
+    monkeypatch.delenv("APT_CONFIG")
+    assert source.mirror == apt.source(debian.HOST).mirror
+    assert len(source.lines) >= len(apt.source(debian.HOST).lines)
+
+
 def test_a_missing_keyring_is_said(empty, monkeypatch):
     monkeypatch.setattr(apt, "KEYRINGS", empty)
     error = refused("keyless", ["hello"])

@@ -1,5 +1,6 @@
 """The personal pool: real daemons that start, do jobs, are found again, and leave nothing behind."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -211,6 +212,13 @@ def test_what_stands_in_is_said(pool):
     assert "container image" in rungs["job's software"]
 
 
+@pytest.mark.parametrize(("version", "ignored"), [("23.4.0", True), ("23.9.6", False), ("25.14.1", False)])
+def test_an_htcondor_that_ignores_a_line_of_the_lesson_is_said(pool, version, ignored):
+    older = dataclasses.replace(pool, condor=dataclasses.replace(pool.condor, version=version))
+    parts = [rung.part for rung in older.rungs()]
+    assert ("gpus_minimum_runtime" in parts) == ignored
+
+
 def test_its_commands_work_from_any_terminal(pool, tmp_path):
     environment = {"PATH": "/usr/bin:/bin"}
     assert "Total for query" in say(pool.bin / "condor_q", env=environment, cwd=tmp_path)
@@ -250,7 +258,7 @@ def test_files_that_a_job_makes_belong_to_the_user(pool, tmp_path):
 
 def test_a_folder_may_have_spaces_and_be_deep(tmp_path):
     """A socket's path has room for 108 characters, and HTCondor splits many settings at spaces."""
-    deep = tmp_path / "my very own Übungen" / "/".join(["a folder with a rather long name"] * 4)
+    deep = tmp_path / "Zoë's very own Übungen, no. 1" / "/".join(["a folder with a rather long name"] * 4)
     deep.mkdir(parents=True)
     other = pools.start(folder=deep / "pool")
     try:
@@ -307,12 +315,23 @@ def test_a_folder_whose_name_htcondor_would_read_as_a_setting_is_refused(tmp_pat
 )
 def test_a_pool_that_can_not_start_says_why(tmp_path, monkeypatch, setting, reason):
     monkeypatch.setattr(pools, "READY", 3)
+    monkeypatch.setattr(pools, "STOPPED", 1)
     error = refused(folder=tmp_path / "pool", settings=setting)
     assert error.what == f"The pool did not start: {reason}."
     assert str(tmp_path / "pool/log") in error.where
     assert len(error.where.splitlines()) > 1
     assert "Run the cell again" in error.fix
     assert not processes_of(tmp_path / "pool")
+
+
+def test_waiting_for_another_notebook_has_a_limit(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pools, "LOCKED", 0.2)
+    with pools._one_at_a_time(tmp_path / "pool", 1):
+        error = refused(folder=tmp_path / "pool")
+    assert "Another notebook has been starting the pool" in error.what
+    assert error.where.endswith("pool.lock")
+    assert "kernel" in error.fix
+    assert "waiting for it" in capsys.readouterr().out
 
 
 def test_a_pool_whose_master_was_killed_is_replaced(tmp_path):
@@ -333,6 +352,7 @@ def test_a_pool_whose_master_was_killed_is_replaced(tmp_path):
 
 def test_a_pool_that_no_longer_answers_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(pools, "ANSWERED", 3)
+    monkeypatch.setattr(pools, "STOPPED", 1)
     folder = tmp_path / "pool"
     first = pools.start(folder=folder)
     for process in processes_of(folder):
