@@ -1,6 +1,7 @@
 #!/bin/bash
-# Runs on the execute point, in the job's own empty folder: looks at the GPU, unpacks the data, trains.
-# Its arguments go on to the training. Each failure ends the job with a sentence and a code that isn't 0.
+# Runs on the execute point, in the job's own folder: looks at the GPU, unpacks
+# the data, trains. Its arguments go on to the training. Each failure ends the
+# job with a sentence and a code that isn't 0.
 set -euo pipefail
 
 fail() { # SENTENCE [CODE]
@@ -11,16 +12,17 @@ fail() { # SENTENCE [CODE]
 echo "Host: ${HOSTNAME:-unknown}"
 echo "GPUs given to this job: ${CUDA_VISIBLE_DEVICES:-none}"
 
-# Apptainer passes an image's ENTRYPOINT by; the image's ENV lines put its Python on PATH.
+# Apptainer leaves out an image's ENTRYPOINT; its ENV puts Python on PATH.
 command -v python >/dev/null ||
-    fail "there is no python on PATH. Name a container image (image=docker://…), or a pool that has Python with torch."
+    fail "no python on PATH; name a container image, or a pool that has torch."
 echo "Python: $(command -v python)"
 
-# The driver's own view of the GPU; the program is missing on slots without a driver.
+# The driver's own view of the GPU; slots without a driver lack the program.
 if command -v nvidia-smi >/dev/null; then
     nvidia-smi || echo "nvidia-smi is there, but ended with code $?."
 fi
-python src/torch_detect_gpu.py || fail "torch can't use a GPU here, so the training was not started."
+python src/torch_detect_gpu.py ||
+    fail "torch can't use a GPU here, so the training was not started."
 
 tar -xzf MNIST_data.tar.gz || fail "MNIST_data.tar.gz can't be unpacked."
 python src/torch_mnist.py --data-dir data --save-model mnist_cnn.pt "$@" || {

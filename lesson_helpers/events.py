@@ -193,28 +193,29 @@ def exit_in_words(event: Mapping) -> str:
 
 
 def _runs(event: Mapping) -> str:
-    """Say where a job runs and what its slot was given."""
+    """Say what a job's slot was given, and where it is."""
     slot = event.get("ExecuteProps") or {}
     given = []
-    if "Cpus" in slot:
-        given.append(f"{slot['Cpus']} core" + "s" * (slot["Cpus"] != 1))
-    if "Memory" in slot:
-        given.append(f"{slot['Memory']} MB of memory")
     for name in slot.get("AvailableGPUs") or ():
         gpu = slot.get(str(name)) or {}
         simulated = "simulated " if gpu.get("Simulated") else ""
         given.append(f"1 {simulated}GPU ({gpu.get('DeviceName', name)})")
+    if "Cpus" in slot:
+        given.append(f"{slot['Cpus']} core" + "s" * (slot["Cpus"] != 1))
+    if "Memory" in slot:
+        given.append(f"{slot['Memory']} MB of memory")
     where = event.get("SlotName") or event.get("ExecuteHost", "an execute point")
-    return f"runs on {where}" + (f" with {', '.join(given)}" if given else "")
+    return "runs " + (f"with {', '.join(given)} " if given else "") + f"on {where}"
 
 
 def _ended(event: Mapping) -> str:
     """Say how a job ended and what it used."""
     parts = [f"ended with {exit_in_words(event)}"]
     if "MemoryUsage" in event and "RequestMemory" in event:
-        parts.append(f"used {event['MemoryUsage']} of the {event['RequestMemory']} MB of memory it asked for")
+        parts.append(f"used {event['MemoryUsage']} of {event['RequestMemory']} MB of memory")
     there, back = event.get("TotalReceivedBytes", 0), event.get("TotalSentBytes", 0)
-    parts.append(f"{there / 1e6:.1f} MB went there, {back / 1e6:.1f} MB came back")
+    if there or back:
+        parts.append(f"{there / 1e6:.1f} MB went, {back / 1e6:.1f} MB came back")
     return "; ".join(parts)
 
 

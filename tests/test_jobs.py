@@ -89,7 +89,7 @@ def test_a_job_runs_and_what_it_made_comes_back(queue, capsys):
     assert files["result.txt"].read_text() == "works\n"
     assert files["job.out"].read_text() == "I was asked for: works\n"
     told = capsys.readouterr().out
-    for part in ("in the queue", "runs on slot1_1@", "100 MB of memory", "ended with exit code 0"):
+    for part in ("in the queue", "runs with 1 core, ", " on slot1_1@", "ended with exit code 0; used "):
         assert part in told
 
 
