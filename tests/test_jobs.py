@@ -272,8 +272,8 @@ def test_a_value_that_could_mean_more_than_itself_is_refused(folder, value):
 
 
 def test_a_macro_that_the_description_lacks_is_refused_with_the_nearest(folder):
-    error = refused(jobs.submit, folder / "job.sub", memor="1 GB")
-    assert "no macro memor" in error.what
+    error = refused(jobs.submit, folder / "job.sub", mem="1 GB")
+    assert "no macro mem" in error.what
     assert error.fix == "Did you mean memory?"
     assert "$(zebra)" in refused(jobs.submit, folder / "job.sub", zebra=1).fix
 
