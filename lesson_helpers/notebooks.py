@@ -193,6 +193,7 @@ class Execution:
                 self.given,
                 kernel_name="python3",
                 progress_bar=False,
+                coalesce_streams=True,  # else each line a cell prints is an output of its own on the site
                 start_timeout=START_LIMIT,
                 timeout_func=lambda cell: max(1, self.limit - self.seconds),
                 on_cell_execute=self._starts,

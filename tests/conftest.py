@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lesson_helpers import images, mnist, paths, processes
+from lesson_helpers import environments, images, mnist, paths, processes
 from lesson_helpers import pool as pools
 from lesson_helpers import registry as registries
 
@@ -17,7 +17,7 @@ def pytest_configure(config):
     temporary = paths.state() / "tests"
     temporary.mkdir(exist_ok=True)
     os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
-    processes.claim()
+    processes.claim(anew=True)  # also in a terminal of JupyterLab, whose pool is the learner's
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def pool():
     """Give a running personal pool, the one that notebooks of this run find again, to `condor_submit` too."""
     if sys.platform != "linux":
         pytest.skip("HTCondor's daemons run on Linux only")
-    started = pools.start()
+    started = pools.start(python=environments.training_folder())
     started.activate()
     yield started
     started.stop()
