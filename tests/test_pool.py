@@ -1,8 +1,10 @@
 """The personal pool: real daemons that start, do jobs, are found again, and leave nothing behind."""
 
 import dataclasses
+import getpass
 import json
 import os
+import pwd
 import signal
 import statistics
 import subprocess
@@ -162,6 +164,17 @@ def test_nothing_of_it_lies_in_the_systems_temporary_folder(pool, tmp_path):
         assert Path(say("condor_config_val", name)).is_relative_to(pool.folder)
     open_files = {file.path for process in processes_of(pool.folder) for file in process.open_files()}
     assert not [path for path in open_files if path.startswith("/tmp/")]
+
+
+def test_nothing_of_it_lies_in_the_users_home(pool, tmp_path):
+    """HTCondor's own place for known servers is a folder in the home that the account list names."""
+    homes = [Path(pwd.getpwnam(name).pw_dir, ".condor") for name in (pool.account.name, getpass.getuser())]
+    before = [home.exists() and home.stat().st_mtime for home in homes]
+    say("condor_q")
+    say(sys.executable, "-c", "import htcondor2; htcondor2.Schedd().query(); htcondor2.Collector().query()")
+    assert (pool.folder / "known_hosts").exists()
+    assert [home.exists() and home.stat().st_mtime for home in homes] == before
+    assert str(Path.home()) not in say("condor_config_val", "-config")
 
 
 @pytest.fixture
