@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lesson_helpers import paths, processes
+from lesson_helpers import env_cli, paths, processes
 from lesson_helpers.errors import LessonError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Using Pixi environments on HTC systems: a lesson that runs for real, from a fresh clone.",
 )
+app.add_typer(env_cli.app, name="env")
 STOPPING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 PYTEST_LIMIT = 60  # seconds for pytest to tidy up after Ctrl-C
 

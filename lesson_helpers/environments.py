@@ -97,16 +97,6 @@ def machine() -> dict[str, str]:
     return found
 
 
-def this_platform() -> manifests.Platform:
-    """Return this machine as a platform: its subdir and the virtual packages that it has.
-
-    What the solver would take for it; the variable ``CONDA_OVERRIDE_CUDA`` and its like count, as in Pixi.
-    """
-    found = machine()
-    virtual = (f"{k}=0={v}" if k == "__archspec" else f"{k}={v}" for k, v in found.items())
-    return manifests.Platform("this machine", lockfiles.this_subdir(), tuple(virtual))
-
-
 def lacking(platform: manifests.Platform) -> list[str]:
     """Tell what this machine lacks for a platform, each as a phrase; empty where it has all.
 

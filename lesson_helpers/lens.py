@@ -223,7 +223,7 @@ def why(manifest: str | Path, part: Locked, package: str) -> Why:
         raise LessonError(
             f"There is no package {package!r} in the environment {part.environment!r}.",
             f"{part.environment} on {part.label}",
-            nearest(package, names, "Look for its name with `pixi list` or `./lesson env show`."),
+            nearest(package, names, lockfiles.LOOK),
         )
     way: dict[str, tuple[Step, ...]] = {}
     waiting = deque((_name(spec, part), (Step("the manifest", spec),)) for spec in wanted.get(platform, ()))

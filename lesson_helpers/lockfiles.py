@@ -1,6 +1,5 @@
 """Lock files, read with py-rattler, the library that Pixi stands on."""
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,10 @@ from rattler import LockFile, MatchSpec, RepoDataRecord
 
 from lesson_helpers import manifests
 from lesson_helpers.errors import LessonError
+from lesson_helpers.manifest_keys import nearest
 from lesson_helpers.tables import megabytes
 
+LOOK = "Look for its name with `pixi list` or `./lesson env show`."
 # Bytes; this kit's has 0.4 million. py-rattler takes up to a fifth of a second for each million.
 LARGEST = 3_000_000
 DEEPEST = 40  # columns of indentation; Pixi's own has 8
@@ -93,13 +94,10 @@ class Locked:
         for package in self.packages:
             if package.name == name:
                 return package
-        near = difflib.get_close_matches(name, [package.name for package in self.packages], n=1)
         raise LessonError(
             f"There is no package {name!r} in the environment {self.environment!r}.",
             f"{self.environment} on {self.label}",
-            f"Did you mean {near[0]}?"
-            if near
-            else "Look for its name with `pixi list` or `./lesson env show`.",
+            nearest(name, [package.name for package in self.packages], LOOK),
         )
 
 
@@ -133,17 +131,18 @@ class Lock:
         Without a platform it is the one for this machine's subdir, or else the first.
         """
         here = [part for part in self.parts if part.environment == environment]
-        if not platform and here:
+        if here and not platform:
             return next((part for part in here if part.platform.subdir == this_subdir()), here[0])
-        for part in self.parts:
-            if part.environment == environment and platform in (part.platform.subdir, part.label):
+        for part in here:
+            if platform in (part.platform.subdir, part.label):
                 return part
-        there = ", ".join(f"{part.environment} on {part.label}" for part in self.parts)
-        raise LessonError(
-            f"The lock has no environment {environment!r} for {platform!r}.",
-            str(self.path),
-            f"Ask for one that is there: {there}.",
-        )
+        names = {part.environment for part in self.parts}
+        if environment not in names:
+            what = f"The lock has no environment {environment!r}."
+            raise LessonError(what, str(self.path), nearest(environment, names))
+        there = ", ".join(f"{part.environment} on {part.label}" for part in here)
+        what = f"The lock has no environment {environment!r} for {platform!r}."
+        raise LessonError(what, str(self.path), f"Ask for one that is there: {there}.")
 
 
 def read(path: str | Path) -> Lock:

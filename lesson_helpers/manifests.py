@@ -1,6 +1,7 @@
 """What a ``pixi.toml`` asks for: its platforms, and what each environment wants on each of them."""
 
 import fnmatch
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,12 +170,8 @@ class _Reader:
         return declare(table.get("name"), subdir, declared)
 
     def version(self, key: str, value: str, where: str) -> str:
-        try:
-            Version(value)
-        except Exception:  # py-rattler's errors share no class
-            raise self.wrong(
-                f"{key} = {value!r} is no version.", where, 'Write it like "12" or "12.4".'
-            ) from None
+        if not re.fullmatch(r"\d+(\.\d+)*", value):
+            raise self.wrong(f"{key} = {value!r} is no version.", where, 'Write it like "12" or "12.4".')
         return value
 
     def required(self, platform: Platform, features: list[str], platforms: tuple[Platform, ...]) -> Platform:

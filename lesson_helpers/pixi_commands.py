@@ -211,7 +211,8 @@ class Commands:
 
     def _write(self, document: tomlkit.TOMLDocument) -> None:
         platforms = document["workspace"]["platforms"]
-        platforms.multiline(any(isinstance(entry, dict) for entry in platforms.unwrap()))
+        if "\n" not in platforms.as_string():  # else its lines stay as they are
+            platforms.multiline(any(isinstance(entry, dict) for entry in platforms.unwrap()))
         beside = self.manifest.with_name("pixi.toml.new")
         # tomlkit sets a new table right below the one before; an empty line between them reads better
         text = re.sub(r"(?m)^([^#\n].*)\n(?=\[)", r"\1\n\n", tomlkit.dumps(document))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from lesson_helpers.errors import LessonError
+from lesson_helpers.manifest_keys import nearest
+
 # What Pixi takes a platform to have where the manifest says no more (Pixi's manual, "System requirements";
 # written out like this in each lock file of format 7).
 DEFAULTS = {
@@ -66,3 +69,10 @@ def declare(name: str | None, subdir: str, declared: dict[str, str]) -> Platform
     rest = [v for v in DEFAULTS[subdir] if v.split("=")[0] not in declared]
     made = "-".join([subdir, *(v.lstrip("_").replace("=", "-").replace(".", "-") for v in virtual)])
     return Platform(name or made, subdir, (*virtual, *rest))
+
+
+def known(subdir: str) -> str:
+    """Return a subdir that a person named; one that is not known here is a `LessonError`."""
+    if subdir in DEFAULTS:
+        return subdir
+    raise LessonError(f"There is no platform {subdir!r} known here.", "--platform", nearest(subdir, DEFAULTS))

@@ -27,6 +27,11 @@ class Table:
     title: str = ""
     note: str = ""
 
+    def __post_init__(self) -> None:
+        # a lock file comes from anywhere, and a terminal obeys what it is told in escape sequences
+        clean = tuple(tuple(_printable(cell) for cell in row) for row in self.rows)
+        object.__setattr__(self, "rows", clean)
+
     @property
     def right(self) -> tuple[bool, ...]:
         """Which columns are set right."""
@@ -96,15 +101,25 @@ class Shown:
 
 
 def megabytes(size: int) -> str:
-    """Return bytes as text: whole megabytes, or a tenth below ten.
+    """Return bytes as text: whole megabytes, or a tenth below ten, or kilobytes.
 
-    >>> megabytes(4_009_123_456), megabytes(340_000)
-    ('4,009 MB', '0.3 MB')
+    >>> megabytes(4_009_123_456), megabytes(340_000), megabytes(2_000)
+    ('4,009 MB', '0.3 MB', '2.0 kB')
     """
+    if abs(size) < 50_000:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e6:,.0f} MB" if size >= 10e6 else f"{size / 1e6:.1f} MB"
 
 
+def _printable(text: str) -> str:
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )
+
+
 def _is_number(cell: str) -> bool:
-    for unit in UNITS:
-        cell = cell.removesuffix(unit)
-    return cell.replace(",", "").replace(".", "", 1).isdigit() or cell in ("", "?")
+    number = next((cell.removesuffix(unit) for unit in UNITS if cell.endswith(unit)), "")
+    whole = cell.replace(",", "").isdigit() or cell in ("", "?")
+    return whole or number.lstrip("+-").replace(",", "").replace(".", "", 1).isdigit()

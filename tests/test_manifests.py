@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from lesson_helpers import manifests
@@ -146,3 +148,155 @@ def test_a_missing_manifest_has_a_clear_message(tmp_path):
     assert "no manifest" in caught.value.what
     assert str(tmp_path) in caught.value.where
     assert "pixi init" in caught.value.fix
+
+
+EVERY_TABLE = (
+    WORKSPACE
+    + """
+[dependencies]
+python = "3.13.*"
+numpy = { version = "*", build = "*py313*" }
+
+[tasks]
+train = { cmd = "python train.py", cwd = "src" }
+
+[activation]
+scripts = ["setup.sh"]
+
+[target.linux-64.dependencies]
+patchelf = "*"
+
+[feature.gpu]
+platforms = ["linux-64-cuda"]
+
+[feature.gpu.target.unix.tasks]
+look = { cmd = "nvidia-smi" }
+
+[environments]
+gpu = { features = ["gpu"], no-default-feature = true }
+"""
+)
+
+
+def test_a_manifest_with_every_table_is_read(read):
+    assert set(read(EVERY_TABLE).wanted) == {"default", "gpu"}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "where"),
+    [
+        ("[dependencies]", "[dependancies]", "pixi.toml"),
+        ("channels =", "chanels =", "[workspace]"),
+        ("cuda =", "coda =", "[workspace] platforms"),
+        ("build =", "biuld =", "[dependencies] numpy"),
+        ("cwd =", "cdw =", "[tasks] train"),
+        ("scripts =", "script =", "[activation]"),
+        ("target.linux-64.", "target.linux64.", "[target]"),
+        ("target.linux-64.dependencies", "target.linux-64.dependancies", "[target.linux-64]"),
+        ("[feature.gpu]\nplatforms", "[feature.gpu]\nplatform", "[feature.gpu]"),
+        ("target.unix.", "target.unux.", "[feature.gpu.target]"),
+        ("unix.tasks", "unix.task", "[feature.gpu.target.unix]"),
+        ('cmd = "nvidia', 'cmdd = "nvidia', "[feature.gpu.target.unix.tasks] look"),
+        ("features =", "feature =", "[environments] gpu"),
+    ],
+)
+def test_a_typo_in_any_table_is_pointed_out_with_the_right_word(read, right, wrong, where):
+    assert right in EVERY_TABLE
+    with pytest.raises(LessonError) as caught:
+        read(EVERY_TABLE.replace(right, wrong))
+    word = re.search(r"There is no .* '(.+)'", caught.value.what)[1]
+    assert word in wrong
+    assert caught.value.where.endswith(where)
+    meant = re.fullmatch(r"Did you mean (\S+)\?", caught.value.fix)[1]
+    assert meant in right
+
+
+def test_a_typo_inside_of_a_platforms_cuda_is_pointed_out(read):
+    with pytest.raises(LessonError) as caught:
+        read(WORKSPACE.replace('cuda = "12"', 'cuda = { drivr = "12.4" }'))
+    assert "'drivr'" in caught.value.what
+    assert caught.value.where.endswith("[workspace] platforms")
+    assert caught.value.fix == "Did you mean driver?"
+
+
+OLD = """
+[project]
+channels = ["conda-forge"]
+platforms = ["linux-64", "osx-arm64"]
+
+[feature.gpu]
+platforms = ["linux-64"]
+
+[feature.gpu.dependencies]
+pytorch-gpu = "*"
+
+[feature.gpu.system-requirements]
+cuda = "12"
+libc = { family = "glibc", version = "2.34" }
+
+[feature.newer.system-requirements]
+cuda = "12.4"
+
+[environments]
+gpu = ["gpu"]
+newer = ["gpu", "newer"]
+"""
+
+
+def test_the_older_forms_count_as_what_they_mean(read):
+    manifest = read(OLD)
+    assert set(wanted(manifest, "default")) == {"linux-64", "osx-arm64"}
+    (gpu,) = manifest.wanted["gpu"]
+    assert gpu.declared == ("__cuda=12", "__glibc=2.34")
+    assert gpu.name == "linux-64-cuda-12-glibc-2-34"
+
+
+def test_of_two_older_tables_the_newer_version_counts(read):
+    (newer,) = read(OLD).wanted["newer"]
+    assert newer.declared == ("__cuda=12.4", "__glibc=2.34")
+
+
+def test_what_to_write_instead_of_the_older_forms_is_said(read):
+    said = read(OLD).old
+    assert said[0] == "[project] is the older name of [workspace]: rename it."
+    assert any('{ name = "…", platform = "linux-64", cuda = "12" }' in line for line in said)
+    assert any('glibc = "2.34"' in line and "[feature.gpu]" in line for line in said)
+    assert len(said) == len(set(said))
+
+
+def test_a_manifest_without_older_forms_has_nothing_to_change(read):
+    assert read(WORKSPACE).old == ()
+
+
+@pytest.mark.parametrize("key", ["constraints", "host-dependencies", "build-dependencies", "dev"])
+def test_what_only_pixi_can_judge_has_a_clear_message(read, key):
+    with pytest.raises(LessonError) as caught:
+        read(f"{WORKSPACE}[{key}]\nnumpy = '*'")
+    assert f"`{key}` can't be judged here" in caught.value.what
+    assert caught.value.where.endswith(f"[{key}]")
+    assert "pixi lock --check" in caught.value.fix
+
+
+def test_a_platform_that_only_pixi_knows_has_a_clear_message(read):
+    with pytest.raises(LessonError) as caught:
+        read(WORKSPACE.replace('"win-64"', '"linux-s390x"'))
+    assert "linux-s390x can't be judged here" in caught.value.what
+    assert caught.value.where.endswith("[workspace] platforms")
+    assert "pixi lock --check" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("#" * 1_100_000, "too large"),
+        ("a = " + "[" * 100_000, "can't be read"),
+        (WORKSPACE.replace('cuda = "12"', 'cuda = "twelve"'), "is no version"),
+    ],
+    ids=["too large", "too deep", "a version that is none"],
+)
+def test_a_hostile_manifest_has_a_clear_message(read, text, what):
+    with pytest.raises(LessonError) as caught:
+        read(text)
+    assert what in caught.value.what
+    assert "pixi.toml" in caught.value.where
+    assert caught.value.fix

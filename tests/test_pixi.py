@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import tomlkit
 
@@ -160,3 +162,41 @@ def test_an_earlier_manifest_is_set_aside_and_said(tmp_path, capsys):
         assert (tmp_path / folder / "pixi.toml").read_text() == text
         assert f"pixi.toml of that time lie in {folder} now" in capsys.readouterr().out
         assert not (tmp_path / "pixi.toml").exists()
+
+
+COMMENTED = """\
+# a workspace of mine
+
+[workspace]  # it begins here
+# first the channels
+channels = ["conda-forge"]  # the only one
+platforms = [
+  "linux-64",  # the pool
+  "osx-arm64",  # my laptop
+]
+
+# what I need
+
+[feature.cpu.dependencies]  # no CUDA
+zlib = "*"  # last in the alphabet, first here
+python = "3.13.*"  # not the newest
+
+# the end
+"""
+
+
+def test_comments_survive_each_command(without):
+    without.manifest.write_text(COMMENTED)
+    without("workspace platform add linux-64-cuda=linux-64 --cuda 12")
+    without('add --feature cpu "pytorch-cpu>=2.8,<3"')
+    without('add --feature gpu "pytorch-gpu>=2.8,<3"')
+    without("workspace environment add cpu --feature cpu")
+    text = without.manifest.read_text()
+    for line in COMMENTED.splitlines():
+        for comment in re.findall("#.*", line):
+            assert comment in text
+    kept = [line for line in text.splitlines() if line in COMMENTED.splitlines() and line]
+    assert kept == [line for line in COMMENTED.splitlines() if line]
+    manifest = tomlkit.parse(text).unwrap()
+    assert list(manifest["feature"]["cpu"]["dependencies"]) == ["zlib", "python", "pytorch-cpu"]
+    assert list(manifest)[:2] == ["workspace", "feature"]
