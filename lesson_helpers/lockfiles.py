@@ -15,6 +15,7 @@ from lesson_helpers.tables import megabytes
 LOOK = "Look for its name with `pixi list` or `./lesson env show`."
 # Bytes; this kit's has 0.4 million. py-rattler takes up to a fifth of a second for each million.
 LARGEST = 3_000_000
+LONGEST = 200_000  # lines; this kit's has 9,000
 DEEPEST = 40  # columns of indentation; Pixi's own has 8
 
 # How YAML begins an anchor, an alias (small files that grow to gigabytes), a tag, a bracket (nested, minutes
@@ -206,7 +207,12 @@ def _plausible(path: Path) -> int:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(str(error), str(path)) from None
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.splitlines()
+    if len(lines) > LONGEST:
+        raise _unreadable(
+            f"it has {len(lines):,} lines, and more than {LONGEST:,} is no lock file", str(path)
+        )
+    for number, line in enumerate(lines, 1):
         if not _is_simple(line):
             reason = f"line {number} has a form that Pixi does not write: {line.strip()[:40]!r}"
             raise _unreadable(reason, str(path))

@@ -61,7 +61,9 @@ def _drivers(folder: Path, asked: manifests.Manifest, lock: lockfiles.Lock) -> N
     document = tomlkit.parse((folder / "pixi.toml").read_text())
     for platform in document["workspace"]["platforms"]:
         if isinstance(platform, dict) and "cuda" in platform:
-            platform["cuda"] = "13"
+            cuda = platform["cuda"]
+            driver = cuda["driver"] if isinstance(cuda, dict) else cuda
+            platform["cuda"] = str(int(driver.split(".")[0]) + 1)
     (folder / "pixi.toml").write_text(tomlkit.dumps(document))
 
 
