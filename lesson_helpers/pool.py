@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,15 +20,13 @@ from pathlib import Path
 import filelock
 import psutil
 
-from lesson_helpers import condor, processes
+from lesson_helpers import condor, pool_settings, processes
 from lesson_helpers.errors import LessonError
 from lesson_helpers.ladder import Rung
 
-MARK = "LESSON_POOL"  # in the environment of a pool's daemons and jobs: the pool's folder
 READY, ANSWERED, STOPPED = 30, 10, 5  # limits in seconds; on an idle machine 1.5, 0.1 and 0.1
 LOCKED = 120  # fetching HTCondor included
 MOST_GPUS = 8
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FOLDERS = ("bin", "execute", "lock", "log", "passwords", "proof", "run", "spool", "tmp", "tokens")
 
 
@@ -192,7 +190,7 @@ def start(
         if not found.names and simulated_gpus:
             found = condor.gpus(programs, simulated_gpus)
         pool = Pool(folder, programs, found, condor.account(), python or Path(sys.executable).parent)
-        text = _configuration(pool, settings or {})
+        text = pool_settings.text(folder, programs, found, pool.account, pool.python, settings or {})
         if pool.config.exists() and pool.answers():
             if pool.config.read_text() == text:
                 return pool
@@ -229,59 +227,6 @@ def _one_at_a_time(folder: Path, seconds: float):
         lock.release()
 
 
-def _configuration(pool: Pool, settings: Mapping[str, str]) -> str:
-    """Return the configuration: what differs from pool to pool, then ``pool.conf``, then `settings`."""
-    programs, gpus = pool.condor, pool.gpus
-    environment = {
-        "PATH": f"{pool.python}:{SYSTEM_PATH}",
-        processes.OWNER: processes.claim(),
-        MARK: str(pool.folder),
-    }
-    if gpus.simulated:
-        environment["LESSON_SIMULATED_GPU"] = "1"
-    lines = {
-        "RELEASE_DIR": programs.bin.parent,
-        "BIN": programs.bin,
-        "SBIN": programs.sbin,
-        "LIB": programs.lib,
-        "LIBEXEC": programs.libexec,
-        "SHARE": programs.share,
-        "LOCAL_DIR": pool.folder,
-        "SELF": f"{pool.account.name}@localdomain",
-        "MEMORY": "$(DETECTED_MEMORY) * 3 / 4",  # the rest is for the notebook and the browser
-        "GPU_DISCOVERY": _quoted(condor.discovery(programs, len(gpus.names) if gpus.simulated else 0)),
-        "GPUS_SIMULATED": str(gpus.simulated).lower(),
-        "CUDADriverVersion": gpus.driver,
-        "CUDACapability": gpus.capability,
-        # stands in for the container image: the same job finds `python` here and there
-        "STARTER_JOB_ENVIRONMENT": _quoted([f"{name}={value}" for name, value in environment.items()]),
-    }
-    if pool.account.join:  # for the Python bindings, which don't join the namespace
-        lines["CONDOR_IDS"] = pool.account.ids
-    if not programs.at_least(
-        25, 0
-    ):  # they don't prove their address when they prove the user; newer bindings ask
-        lines["SEC_FS_ENFORCE_CHANNEL_BINDING"] = "false"
-    for key, value in [*lines.items(), *settings.items()]:
-        if not str(key).replace("_", "").isalnum() or "\n" in str(value) or str(value).endswith("\\"):
-            raise LessonError(
-                f"This is no setting of HTCondor's: {value!r}.",
-                str(key) or "settings",
-                "Use NAME and a value on one line.",
-            )
-
-    def text(block):
-        return "".join(f"{key} = {value}\n" for key, value in block.items())
-
-    return text(lines) + "\n" + Path(__file__).with_name("pool.conf").read_text() + "\n" + text(settings)
-
-
-def _quoted(words: Sequence[str]) -> str:
-    """Return arguments, or NAME=VALUE pairs, in HTCondor's quotes (condor_submit(1), ``arguments``)."""
-    words = ("'" + word.replace("'", "''").replace('"', '""') + "'" for word in words)
-    return '"' + " ".join(words) + '"'
-
-
 def _lay_out(pool: Pool, text: str) -> None:
     """Make the pool's folder anew: configuration, and the commands that use it."""
     shutil.rmtree(pool.folder, ignore_errors=True)
@@ -302,7 +247,7 @@ def _lay_out(pool: Pool, text: str) -> None:
 
 
 def _launch(pool: Pool) -> None:
-    environment = pool.condor.environment(pool.config) | {MARK: str(pool.folder)}
+    environment = pool.condor.environment(pool.config) | {pool_settings.MARK: str(pool.folder)}
     said = pool.folder / "log" / "master.out"
     with said.open("w") as output:  # condor_master goes to the background by itself
         subprocess.run(
@@ -335,7 +280,7 @@ def _members(folder: Path, name: str = "") -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if (
-                process.environ().get(MARK) == str(folder)
+                process.environ().get(pool_settings.MARK) == str(folder)
                 and process.pid != os.getpid()
                 and (not name or process.name() == name)
                 and process.status() != psutil.STATUS_ZOMBIE
