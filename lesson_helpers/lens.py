@@ -190,7 +190,9 @@ class Why(Shown):
         """Return one row for each step."""
         rows = tuple((step.who, step.spec) for step in self.steps)
         direct = (
-            f"Needed by {_short(self.needed_by)} itself." if self.needed_by else "No other package needs it."
+            f"Packages that ask for it: {_short(self.needed_by)}."
+            if self.needed_by
+            else "No package asks for it."
         )
         title = f"Why {self.package} is in {self.part.environment} on {self.part.label}"
         return Table(("who", "asks for"), rows, title, direct)

@@ -47,12 +47,15 @@ class Environment(Shown):
         How long it took, with the download.
     rung : Rung
         What made it, and out of what.
+    start : tuple of str
+        What a command begins with, to run in it: ``pixi run …``; empty where it is activated here.
     """
 
     prefix: Path
     packages: tuple[lockfiles.Package, ...]
     seconds: float
     rung: Rung
+    start: tuple[str, ...] = ()
 
     def run(self, *command: str) -> str:
         """Activate the environment, run a command in it, and return what it prints.
@@ -64,11 +67,12 @@ class Environment(Shown):
         LessonError
             Where it fails, or takes longer than a minute.
         """
-        inherited = ActivationVariables(current_path=os.environ.get("PATH", "").split(os.pathsep))
-        script = activate(self.prefix, inherited, Shell.bash).script
-        shown = " ".join(command)
-        # what is run is given as arguments: no word of it is read by the shell
-        call = ["bash", "-c", f'{script}\nexec "$@"', "activated", *command]
+        shown, call = " ".join(command), [*self.start, *command]
+        if not self.start:
+            inherited = ActivationVariables(current_path=os.environ.get("PATH", "").split(os.pathsep))
+            script = activate(self.prefix, inherited, Shell.bash).script
+            # what is run is given as arguments: no word of it is read by the shell
+            call = ["bash", "-c", f'{script}\nexec "$@"', "activated", *command]
         try:
             done = subprocess.run(call, capture_output=True, text=True, timeout=RUN_LIMIT, check=False)
         except FileNotFoundError:
@@ -120,11 +124,11 @@ def make(
     part = lockfiles.read(workspace / "pixi.lock").part(environment)
     prefix = workspace / ".pixi" / "envs" / environment
     begin = time.perf_counter()
-    if environments.find_pixi():
+    if program := environments.find_pixi():
         pixi.Pixi(workspace)(f"install --locked --environment {environment}")
-        return Environment(
-            prefix, part.packages, time.perf_counter() - begin, Rung("A real environment", "pixi")
-        )
+        took, rung = time.perf_counter() - begin, Rung("A real environment", "pixi")
+        start = (str(program), "run", "--manifest-path", str(workspace / "pixi.toml"), "-e", environment)
+        return Environment(prefix, part.packages, took, rung, start)
     engine = f"py-rattler {version('py-rattler')}"
     host = urlsplit(part.packages[0].url).hostname if part.packages else ""
     why = _unreachable(part, seconds)

@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -122,6 +122,8 @@ def explain(
         declared.pop(f"__{name}", None)
         declared |= {f"__{name}": version} if version else {}
     machine = Platform(found.name, found.subdir, tuple(f"{k}={v}" for k, v in declared.items()))
+    if virtual:  # no longer what the manifest calls so
+        machine = replace(machine, name=lockfiles.label(machine))
     where = f"{asked.path}, environment {environment}"
     return _Known(known or paths.root() / "pixi.lock").solve(asked.wanted[environment][found], machine, where)
 

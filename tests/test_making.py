@@ -113,6 +113,8 @@ def test_with_pixi_the_real_program_installs(kit_copy, tmp_path, monkeypatch, ca
     assert capsys.readouterr().out.splitlines() == [f"$ pixi {words}", str(kit_copy), words]
     assert made.prefix == kit_copy / ".pixi/envs/tiny"
     assert (made.rung.ran, made.rung.instead_of) == ("pixi", "")
+    words = f"run --manifest-path {kit_copy}/pixi.toml -e tiny python --version"
+    assert made.run("python", "--version").endswith(words)
 
 
 def test_what_is_run_is_activated_and_this_pythons_own_environment_stays(tmp_path):

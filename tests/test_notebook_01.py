@@ -60,6 +60,52 @@ def test_the_two_builds_of_pytorch_are_seen(done):
     assert " cuda12" in said.split("gpu: pytorch 2.")[1].splitlines()[0]
 
 
+def test_one_question_has_two_answers_on_two_platforms_and_none_has_a_reason(done):
+    said = printed(done[1])
+    assert "pytorch on linux-64\n" in said
+    assert "pytorch on linux-64 with cuda 12\n" in said
+    assert "What: `pytorch-gpu >=2.8,<3` can't be had on linux-64." in said
+
+
+def test_the_gpu_environment_is_looked_into(done):
+    said = printed(done[1])
+    assert "10 of 120 packages" in said
+    assert "Why libmagma is in gpu" in said
+    assert "33 only in gpu" in said
+    assert "LicenseRef-NVIDIA-End-User-License-Agreement" in said
+
+
+def test_each_of_the_three_broken_locks_fails(done):
+    workspace, _ = done
+    for number in (1, 2, 3):
+        folder = workspace / "broken" / str(number)
+        assert not lockcheck.check(folder / "pixi.toml", folder / "pixi.lock").fits
+
+
+def test_the_pin_fits_where_that_version_is_locked_already(done, no_pixi):
+    workspace, _ = done
+    problems = lockcheck.check(workspace / "pinned.toml", workspace / "pixi.lock").problems
+    assert {(problem.platform, problem.package) for problem in problems} == {("osx-arm64", "pytorch-cpu")}
+
+
+def test_an_environment_is_made_and_a_program_runs_in_it(done):
+    assert "Python in it: Python 3." in printed(done[1])
+    assert "A real environment" in {rung.part for rung in ladder.read(done[1])}
+
+
+def test_the_override_makes_the_other_build(done):
+    said = printed(done[1])
+    assert "with CONDA_OVERRIDE_CUDA=12: nothing is missing" in said
+    assert "CONDA_OVERRIDE_CUDA='' installs the cpu build of device" in said
+    assert "CONDA_OVERRIDE_CUDA='12' installs the cuda build of device" in said
+
+
+def test_a_new_machine_runs_it_and_an_old_one_does_not(done):
+    said = printed(done[1])
+    assert "gpu on linux-64 with cuda 12 runs on a new node" in said
+    assert "gpu on linux-64 with cuda 12 does not run on an old node" in said
+
+
 def test_a_lock_that_does_not_fit_is_explained(done):
     (row,) = (line for line in printed(done[1]).splitlines() if "`pytorch-gpu >=3`, and" in line)
     assert row.split()[:3] == ["gpu", "linux-64-cuda", "pytorch-gpu"]
@@ -89,5 +135,5 @@ def test_without_the_solution_the_message_is_kind(tmp_path, no_pixi):
     with pytest.raises(papermill.PapermillExecutionError) as caught:
         execute(tmp_path / "unsolved.ipynb", tmp_path / "workspace")
     assert "LessonError" in caught.value.ename
-    assert "The lock has no environment 'gpu'" in caught.value.evalue
+    assert "There is no environment 'gpu'" in caught.value.evalue
     assert "Traceback" not in "".join(caught.value.traceback)

@@ -65,6 +65,7 @@ def test_the_learners_manifest_is_solved_as_it_is_and_with_another_cuda(made):
     assert gpu.package("pytorch").build.startswith("cuda129_")
     with pytest.raises(LessonError) as caught:
         solver.explain(made / "pixi.toml", "gpu", cuda=None)
+    assert "can't be had on linux-64. " in caught.value.what
     assert "`__cuda`: an NVIDIA driver, which this platform does not have" in caught.value.what
     assert caught.value.where == f"{made}/pixi.toml, environment gpu"
     assert "CONDA_OVERRIDE_CUDA" in caught.value.fix
