@@ -201,7 +201,7 @@ def _plausible(path: Path) -> int:
     size = path.stat().st_size
     if size > LARGEST:
         raise _unreadable(
-            f"it has {megabytes(size)}, and more than {megabytes(LARGEST)} is no lock file", str(path)
+            f"it has {megabytes(size)}, and more than {megabytes(LARGEST)} is not read here", str(path)
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -210,7 +210,7 @@ def _plausible(path: Path) -> int:
     lines = text.splitlines()
     if len(lines) > LONGEST:
         raise _unreadable(
-            f"it has {len(lines):,} lines, and more than {LONGEST:,} is no lock file", str(path)
+            f"it has {len(lines):,} lines, and more than {LONGEST:,} are not read here", str(path)
         )
     for number, line in enumerate(lines, 1):
         if not _is_simple(line):

@@ -43,7 +43,7 @@ WORDS = {table: frozenset(words.split()) for table, words in _WORDS.items()}
 def nearest(name: str, known: Iterable[str], otherwise: str = "") -> str:
     """Return a sentence with the known name that is nearest, or with all of them.
 
-    >>> nearest("platfroms", ["channels", "platforms"])
+    >>> nearest("platformz", ["channels", "platforms"])
     'Did you mean platforms?'
     """
     known = sorted(known)

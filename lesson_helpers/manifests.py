@@ -217,8 +217,8 @@ class _Reader:
             for key in table.keys() - {"features", "no-default-feature", "solve-group"}:
                 raise self.unjudged(key, f"[environments] {name}")
             for feature in names:
-                if feature not in features:
-                    raise self.unknown("feature", feature, features, f"[environments] {name}")
+                if not isinstance(feature, str) or feature not in features:
+                    raise self.unknown("feature", str(feature), features, f"[environments] {name}")
             found[name] = [*names, *(() if table.get("no-default-feature") else ("",))]
         return found
 
@@ -235,7 +235,7 @@ class _Reader:
         names = self.get(table, "platforms", list, f"[{at[:-1]}]")
         known = {p.name for p in all_of_them} | {p.subdir for p in all_of_them}
         for wanted in names:
-            if wanted not in known:
+            if not isinstance(wanted, str) or wanted not in known:
                 raise self.unknown("platform of the workspace", str(wanted), known, f"[{at[:-1]}] platforms")
         by_name = platform.name in names
         return by_name or (platform.subdir in names and platform.subdir not in {p.name for p in all_of_them})
@@ -291,4 +291,4 @@ class _Reader:
         )
 
     def unknown(self, kind: str, name: str, known, where: str) -> LessonError:
-        return self.wrong(f"There is no {kind} {name!r}.", where, nearest(name, known))
+        return self.wrong(f"There is no {kind} {name!r}.", where, nearest(str(name), known))

@@ -120,7 +120,7 @@ def test_a_lock_that_is_too_large_is_not_even_read(read, no_parser):
 def test_a_lock_with_too_many_lines_never_reaches_the_parser(read, no_parser):
     with pytest.raises(LessonError) as caught:
         read(TEXT + "\n" * 2_000_000)
-    assert "lines, and more than 200,000 is no lock file" in caught.value.what
+    assert "lines, and more than 200,000 are not read here" in caught.value.what
     assert "pixi.lock" in caught.value.where
     assert "version control" in caught.value.fix
 

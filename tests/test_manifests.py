@@ -185,14 +185,14 @@ def test_a_manifest_with_every_table_is_read(read):
 @pytest.mark.parametrize(
     ("right", "wrong", "where"),
     [
-        ("[dependencies]", "[dependancies]", "pixi.toml"),
-        ("channels =", "chanels =", "[workspace]"),
+        ("[dependencies]", "[dependenciez]", "pixi.toml"),
+        ("channels =", "channelz =", "[workspace]"),
         ("cuda =", "coda =", "[workspace] platforms"),
-        ("build =", "biuld =", "[dependencies] numpy"),
+        ("build =", "xbuild =", "[dependencies] numpy"),
         ("cwd =", "cdw =", "[tasks] train"),
         ("scripts =", "script =", "[activation]"),
         ("target.linux-64.", "target.linux64.", "[target]"),
-        ("target.linux-64.dependencies", "target.linux-64.dependancies", "[target.linux-64]"),
+        ("target.linux-64.dependencies", "target.linux-64.dependenciez", "[target.linux-64]"),
         ("[feature.gpu]\nplatforms", "[feature.gpu]\nplatform", "[feature.gpu]"),
         ("target.unix.", "target.unux.", "[feature.gpu.target]"),
         ("unix.tasks", "unix.task", "[feature.gpu.target.unix]"),
@@ -213,8 +213,8 @@ def test_a_typo_in_any_table_is_pointed_out_with_the_right_word(read, right, wro
 
 def test_a_typo_inside_of_a_platforms_cuda_is_pointed_out(read):
     with pytest.raises(LessonError) as caught:
-        read(WORKSPACE.replace('cuda = "12"', 'cuda = { drivr = "12.4" }'))
-    assert "'drivr'" in caught.value.what
+        read(WORKSPACE.replace('cuda = "12"', 'cuda = { driverr = "12.4" }'))
+    assert "'driverr'" in caught.value.what
     assert caught.value.where.endswith("[workspace] platforms")
     assert caught.value.fix == "Did you mean driver?"
 
@@ -291,8 +291,10 @@ def test_a_platform_that_only_pixi_knows_has_a_clear_message(read):
         ("#" * 1_100_000, "too large"),
         ("a = " + "[" * 100_000, "can't be read"),
         (WORKSPACE.replace('cuda = "12"', 'cuda = "twelve"'), "is no version"),
+        (WORKSPACE + "[environments]\ngpu = [1]", "no feature '1'"),
+        (WORKSPACE + "[feature.gpu]\nplatforms = [{}]\n[environments]\ngpu = ['gpu']", "no platform"),
     ],
-    ids=["too large", "too deep", "a version that is none"],
+    ids=["too large", "too deep", "a version that is none", "a number for a feature", "a table for a name"],
 )
 def test_a_hostile_manifest_has_a_clear_message(read, text, what):
     with pytest.raises(LessonError) as caught:
