@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-import time
 
 import psutil
 import pytest
