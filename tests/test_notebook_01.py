@@ -67,7 +67,7 @@ def test_one_question_has_two_answers_on_two_platforms_and_none_has_a_reason(don
     assert "What: `pytorch-gpu >=2.8,<3` can't be had on linux-64." in said
 
 
-def test_the_gpu_environment_is_looked_into(done):
+def test_the_gpu_environment_is_looked_into(done, no_pixi):
     said = printed(done[1])
     assert "10 of 120 packages" in said
     assert "Why libmagma is in gpu" in said
