@@ -10,6 +10,7 @@ import ast
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -40,8 +41,9 @@ def make(wanted: str) -> None:
     venv = paths.state() / "venv"
     with (paths.state() / "setup.lock").open("w") as lock:
         _wait_for(lock)
-        if _ready(venv) == wanted:
+        if _ready(venv) == wanted and os.access(venv / "bin/python", os.X_OK):  # a Python may be removed
             return
+        os.set_inheritable(lock.fileno(), True)  # where this is killed, its uv still holds the lock
         check_disk(paths.state())
         _say("Setting this checkout up: once, a minute or so, longer where torch has to be downloaded.")
         uv, settings = install_uv(), pip_settings()
@@ -55,7 +57,8 @@ def make(wanted: str) -> None:
         install = [uv, "pip", "install", *quiet, "--python", venv / "bin/python", *packages, *pins]
         _run([*install, *uv_options(settings)], environment)
         site_packages = next(venv.glob("lib/python*/site-packages"))
-        (site_packages / "lesson.pth").write_text(f"{paths.root()}\n")
+        # relative: Python reads it in the locale's encoding, which may not have the path's letters
+        (site_packages / "lesson.pth").write_text(f"{os.path.relpath(paths.root(), site_packages)}\n")
         beside = venv / "ready.new"
         beside.write_text(f"{wanted}\n")
         beside.rename(venv / "ready")
@@ -76,7 +79,7 @@ def install_uv() -> Path:
     """Install uv with pip into ``.lesson/uv``, unless it is there, and return its program."""
     home = paths.state() / "uv"
     uv = home / "bin" / "uv"
-    if uv.exists() and _try([uv, "--version"]).returncode == 0:
+    if not any(_try([home / "bin" / name, "--version"]).returncode for name in ("uv", "python")):
         return uv
     made = _try([sys.executable, "-m", "venv", "--clear", home])
     if made.returncode:
@@ -86,9 +89,8 @@ def install_uv() -> Path:
             "Install its venv module (Debian, Ubuntu: apt install python3-venv), or Pixi (https://pixi.sh).",
         )
     pins = paths.root() / "constraints.txt"
-    got = _try(
-        [home / "bin/python", "-m", "pip", "install", "--quiet", *_PATIENCE, "--constraint", pins, "uv"]
-    )
+    pip = [home / "bin/python", "-m", "pip", "install", "--quiet", *_PATIENCE]
+    got = _try([*pip, "--constraint", pins, "uv"])
     if got.returncode:
         raise _install_error(got.stderr)
     return uv
@@ -111,11 +113,10 @@ def pip_settings() -> dict[str, list[str]]:
 
 
 def uv_options(settings: dict[str, list[str]]) -> list[str]:
-    """Return the options that make uv take packages from where pip takes them."""
+    """Return the options that make uv take packages from where pip takes them, but for its indexes."""
     # pip looks at all its indexes and takes the best version; uv by itself stops at the first that has one
     options = ["--index-strategy", "unsafe-best-match"]
-    names = {"index-url": "--default-index", "extra-index-url": "--index", "find-links": "--find-links"}
-    names |= {"trusted-host": "--allow-insecure-host"}
+    names = {"find-links": "--find-links", "trusted-host": "--allow-insecure-host"}
     for name, option in names.items():
         for value in settings.get(name, []):
             options += [option, value]
@@ -125,9 +126,15 @@ def uv_options(settings: dict[str, list[str]]) -> list[str]:
 
 
 def uv_environment(settings: dict[str, list[str]]) -> dict[str, str]:
-    """Return the variables uv needs: a cache inside of the checkout, pip's certificate and proxy."""
+    """Return the variables uv needs: a cache inside of the checkout; pip's indexes, certificate and proxy.
+
+    An index's address may hold a password, and the arguments of a program are for all users to see.
+    """
     variables = {"UV_CACHE_DIR": str(paths.state() / "cache/uv"), "UV_PYTHON_DOWNLOADS": "never"}
     variables |= {"UV_HTTP_TIMEOUT": "60"}
+    for name, variable in {"index-url": "UV_DEFAULT_INDEX", "extra-index-url": "UV_INDEX"}.items():
+        if name in settings:
+            variables[variable] = " ".join(settings[name])
     if "cert" in settings:
         variables["SSL_CERT_FILE"] = settings["cert"][0]
     if "proxy" in settings:
@@ -135,7 +142,10 @@ def uv_environment(settings: dict[str, list[str]]) -> dict[str, str]:
     return variables
 
 
-_PATIENCE = ["--disable-pip-version-check", "--retries", "1", "--timeout", "15"]
+# pip's cache would lie in the home
+_PATIENCE = ["--disable-pip-version-check", "--no-cache-dir", "--retries", "1", "--timeout", "15"]
+# Where else pip might have been told to install to; all of it is for this checkout.
+_ELSEWHERE = ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET")
 
 
 def _wait_for(lock) -> None:
@@ -167,7 +177,13 @@ def _ready(venv: Path) -> str:
 def _run(command: list, environment: dict[str, str]) -> None:
     """Run a command that shows its progress on the terminal; its failure is a `LessonError`."""
     try:
-        subprocess.run([str(part) for part in command], check=True, env=environment, timeout=INSTALL_LIMIT)
+        subprocess.run(
+            [str(part) for part in command],
+            check=True,
+            close_fds=False,  # the lock's, see `make`
+            env=environment,
+            timeout=INSTALL_LIMIT,
+        )
     except subprocess.TimeoutExpired:
         raise LessonError(
             f"The packages were not installed in {INSTALL_LIMIT // 60} minutes.",
@@ -177,7 +193,7 @@ def _run(command: list, environment: dict[str, str]) -> None:
     except subprocess.CalledProcessError:
         # uv wrote why to the terminal; whether it is the network is asked with one small download
         probe = paths.state() / "cache/probe"
-        pip = [paths.state() / "uv/bin/python", "-m", "pip", "download", "--quiet", "--no-cache-dir"]
+        pip = [paths.state() / "uv/bin/python", "-m", "pip", "download", "--quiet"]
         got = _try([*pip, *_PATIENCE, "--no-deps", "--dest", probe, "iniconfig"])
         shutil.rmtree(probe, ignore_errors=True)
         raise (_install_error(got.stderr) if got.returncode else _not_installable()) from None
@@ -186,10 +202,15 @@ def _run(command: list, environment: dict[str, str]) -> None:
 def _try(command: list) -> subprocess.CompletedProcess:
     """Run a short command and return how it went."""
     words = [str(part) for part in command]
+    environment = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    environment["PIP_USER"] = "0"
+    options = {"capture_output": True, "text": True, "env": environment, "close_fds": False}
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=PROBE_LIMIT, check=False)
+        return subprocess.run(words, timeout=PROBE_LIMIT, check=False, **options)
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(words, 1, "", f"no answer in {PROBE_LIMIT} seconds")
+    except OSError as error:
+        return subprocess.CompletedProcess(words, 1, "", str(error))
 
 
 def _install_error(said: str) -> LessonError:
@@ -213,14 +234,26 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _stop(number: int, frame) -> None:
+    _say("Stopped. Call ./lesson again to go on: what was downloaded is kept.")
+    sys.exit(128 + number)  # on its way out of `subprocess.run` it ends the program that runs
+
+
 def main() -> None:
-    """Make the environment named on the command line; say in three lines what stands in the way."""
+    """Make the environment named on the command line, then call ``./lesson`` again with the other words."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _stop)
     try:
         make(sys.argv[1])
     except LessonError as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped. Call ./lesson again to go on: what was downloaded is kept.")
+    except OSError as error:  # a full disk, a folder of somebody else's
+        what = f"This checkout can't be set up: {error.strerror or error}."
+        fix = "Clone the lesson into a folder of your own, on a disk with room, and call ./lesson there."
+        sys.exit(str(LessonError(what, str(error.filename or paths.root()), fix)))
+    del os.environ["PYTHONPATH"]  # it was for this program alone
+    os.execv(paths.root() / "lesson", ["lesson", *sys.argv[2:]])
 
 
 if __name__ == "__main__":

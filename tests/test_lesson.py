@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lesson_helpers import bootstrap, paths
@@ -94,6 +95,55 @@ def test_a_checkout_that_was_moved_sets_itself_up_again(prepared):
     assert lesson(moved).stdout == f"ran {moved}/.lesson/venv\n"
 
 
+def test_a_checkout_whose_path_the_locale_can_not_write_sets_itself_up(prepared):
+    kit = prepared.rename(prepared.with_name("leçon"))
+    module = "import lesson_helpers\ndef main(): print(ascii(lesson_helpers.__file__))\n"
+    (kit / "lesson_helpers/cli.py").write_text(module)
+    for _ in range(2):
+        ran = lesson(kit, LC_ALL="C")
+        assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip() == ascii(str(kit / "lesson_helpers/__init__.py"))
+
+
+def test_the_command_can_be_called_through_a_link_from_anywhere(prepared, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/lesson").symlink_to("../link")
+    (tmp_path / "link").symlink_to(prepared / "lesson")
+    called = subprocess.run(
+        [tmp_path / "bin/lesson", "run"],
+        env={**os.environ, "LESSON_ENV": "venv"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert called.stdout == f"ran {prepared}/.lesson/venv run\n"
+
+
+def test_another_pythons_packages_are_left_out(prepared, tmp_path):
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster/iniconfig.py").write_text("raise SystemExit('the cluster's')\n")
+    ran = lesson(prepared, PYTHONPATH=str(tmp_path / "cluster"), PYTHONHOME="/nowhere")
+    assert ran.stdout == f"ran {prepared}/.lesson/venv\n"
+
+
+def test_settings_to_install_somewhere_else_are_left_out(checkout, tmp_path):
+    ran = lesson(checkout, PIP_USER="1", PIP_TARGET=str(tmp_path / "else"), HOME=str(tmp_path / "home"))
+    assert ran.stdout == f"ran {checkout}/.lesson/venv\n", ran.stderr
+    assert not (tmp_path / "else").exists()
+    assert not [name for name in (".cache", ".local") if (tmp_path / "home" / name).exists()]
+
+
+def test_an_environment_whose_python_is_gone_is_made_again(prepared):
+    assert lesson(prepared).returncode == 0
+    for name in ("uv", "venv"):
+        python = prepared / ".lesson" / name / "bin/python"
+        python.unlink()
+        python.symlink_to("/nowhere/python")
+    assert lesson(prepared).stdout == f"ran {prepared}/.lesson/venv\n"
+
+
 def test_a_set_up_that_is_killed_half_way_repairs_itself(prepared):
     command = [str(prepared / "lesson"), "run"]
     environment = {**os.environ, "LESSON_ENV": "venv"}
@@ -105,6 +155,61 @@ def test_a_set_up_that_is_killed_half_way_repairs_itself(prepared):
     killed.wait(10)
     assert not (prepared / ".lesson/venv/ready").exists()
     assert lesson(prepared).stdout == f"ran {prepared}/.lesson/venv\n"
+
+
+def slow_uv(checkout: Path) -> Path:
+    """Put a program in the place of the real uv that says its pid and then takes long."""
+    uv = checkout / ".lesson/uv/bin/uv"
+    real = uv.rename(uv.with_name("uv-real"))
+    text = f'[ "$1" != venv ] || {{ echo $$ > "{checkout}/pid"; exec sleep 300; }}\nexec "{real}" "$@"'
+    program(uv.parent, "uv", text)
+    return real
+
+
+def begin(checkout: Path) -> tuple[subprocess.Popen, psutil.Process]:
+    """Start a set-up that takes long, and return it with the program that it waits for."""
+    environment = {**os.environ, "LESSON_ENV": "venv"}
+    process = subprocess.Popen(
+        [checkout / "lesson", "run"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until, said = time.monotonic() + 60, checkout / "pid"
+    while not (said.exists() and said.read_text().endswith("\n")):
+        assert time.monotonic() < until, "the set-up never came to uv"
+        time.sleep(0.02)
+    return process, psutil.Process(int(said.read_text()))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_set_up_ends_what_it_started_too(prepared, number):
+    slow_uv(prepared)
+    process, uv = begin(prepared)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert said.splitlines()[-1] == "Stopped. Call ./lesson again to go on: what was downloaded is kept."
+    assert not uv.is_running()
+
+
+def test_what_a_killed_set_up_left_running_is_waited_for(prepared):
+    real = slow_uv(prepared)
+    killed, uv = begin(prepared)
+    killed.kill()
+    killed.wait(30)
+    killed.stderr.close()  # its end at the other side is still held
+    assert uv.is_running()
+    real.replace(real.with_name("uv"))
+    environment = {**os.environ, "LESSON_ENV": "venv"}
+    after = subprocess.Popen(
+        [prepared / "lesson"], env=environment, stdout=-1, stderr=subprocess.PIPE, text=True
+    )
+    assert after.stderr.readline().startswith("Waiting for another ./lesson")
+    uv.kill()
+    said, _ = after.communicate(timeout=60)
+    assert said == f"ran {prepared}/.lesson/venv\n"
 
 
 def test_two_set_ups_at_once_wait_for_each_other(prepared):
@@ -192,6 +297,23 @@ def test_a_stand_in_for_a_pixi_that_is_too_old_is_said_in_three_parts(prepared, 
     assert three_parts(refused.stderr)
 
 
+def test_a_colon_in_the_path_is_said_in_three_parts(checkout):
+    refused = lesson(checkout.rename(checkout.with_name("a:b")))
+    assert refused.returncode == 1
+    assert "A colon in a folder's name" in refused.stderr
+    assert three_parts(refused.stderr)
+
+
+def test_a_checkout_that_can_not_be_written_is_said_in_three_parts(checkout):
+    (checkout / ".lesson").write_text("")  # a file: root may write into any folder
+    refused = lesson(checkout)
+    assert refused.returncode == 1
+    assert "can't be set up: " in refused.stderr
+    assert f"Where: {checkout}/.lesson" in refused.stderr
+    assert three_parts(refused.stderr)
+    assert "Traceback" not in refused.stderr
+
+
 def test_too_little_disk_is_said_in_three_parts(monkeypatch, tmp_path):
     usage = shutil.disk_usage(tmp_path)._replace(free=3_100_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
@@ -201,17 +323,18 @@ def test_too_little_disk_is_said_in_three_parts(monkeypatch, tmp_path):
     assert "Free some space" in refused.value.fix
 
 
-def test_pips_own_settings_are_handed_to_uv():
-    settings = {"index-url": ["https://a/simple"], "extra-index-url": ["file:///b", "https://c"]}
+def test_pips_own_settings_are_handed_to_uv_and_passwords_not_as_arguments():
+    settings = {"index-url": ["https://ada:word@a/simple"], "extra-index-url": ["file:///b", "https://c"]}
     settings |= {"find-links": ["/wheels"], "no-index": ["true"], "trusted-host": ["a"]}
     options = bootstrap.uv_options(settings)
     pairs = list(zip(options[::2], options[1::2], strict=False))
-    assert ("--default-index", "https://a/simple") in pairs
-    assert ("--index", "file:///b") in pairs
-    assert ("--index", "https://c") in pairs
     assert ("--find-links", "/wheels") in pairs
     assert ("--allow-insecure-host", "a") in pairs
     assert options[-1] == "--no-index"
+    variables = bootstrap.uv_environment(settings)
+    assert variables["UV_DEFAULT_INDEX"] == "https://ada:word@a/simple"
+    assert variables["UV_INDEX"] == "file:///b https://c"
+    assert not [option for option in options if "word" in option]
 
 
 def test_a_setting_of_the_environment_wins_over_the_configuration_file(monkeypatch, tmp_path):
