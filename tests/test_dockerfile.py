@@ -1,7 +1,10 @@
 """The promises that the kit's Dockerfile makes in its comments and on the page, read from its lines."""
 
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +116,22 @@ def test_only_what_it_copies_is_ever_sent_to_the_builder(stages):
     rules = [line for line in lines if line and not line.startswith("#")]
     copied = stages["build"][index(stages["build"], "COPY")].split()[1:-1]
     assert rules == ["*", *(f"!{name}" for name in copied)]
+
+
+def hadolint(*arguments, **options):
+    program = Path(sys.executable).with_name("hadolint")
+    if not program.exists():
+        pytest.skip("hadolint is not in this environment")  # Pixi's has no linters, Windows no hadolint
+    command = [program, "--no-color", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_the_linter_of_dockerfiles_finds_nothing_and_is_told_to_overlook_nothing():
+    done = hadolint(KIT / "Dockerfile")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hadolint ignore" not in (KIT / "Dockerfile").read_text()
+    assert not [*KIT.glob(".hadolint.y*ml")]
+
+
+def test_the_linter_would_find_a_version_that_is_not_pinned():
+    assert "DL3007" in hadolint("-", input="FROM docker.io/library/ubuntu:latest\n").stdout
