@@ -78,7 +78,7 @@ def alive(mark: str) -> bool:
     """Tell whether the owner with this mark lives: its pid and its start, since pids are used again."""
     number, _, rest = mark.partition(":")
     start = rest.partition(":")[0]
-    return bool(start) and number.isdigit() and _start(int(number)) == start
+    return bool(start) and number.isdecimal() and _start(int(number)) == start
 
 
 def end(processes: Iterable[psutil.Process], seconds: float = 5) -> None:
@@ -114,7 +114,13 @@ def end_leftovers() -> int:
 
 
 def remove(folder: Path) -> bool:
-    """Remove a folder, and return whether it is gone; what is mounted in it is let go, never emptied."""
+    """Remove a folder, and return whether it is gone; what is mounted in it is let go, never emptied.
+
+    Of a link only the link is removed: where it leads to is not the kit's.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+        return True
     for mount in sorted(_mounts(folder), reverse=True):
         ctypes.CDLL(None).umount2(os.fsencode(mount), 2)  # 2: MNT_DETACH, even where a program is in it
     if not _mounts(folder):

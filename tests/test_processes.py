@@ -161,7 +161,7 @@ def test_a_process_inside_of_an_owner_works_for_it_unless_it_claims_anew(monkeyp
     ask[-1] = ask[-1].replace("claim()", "claim(anew=True)")
     said = subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
     assert said != mine
-    for dead in ("", "no mark", "1:0:/nowhere", f"{os.getpid()}:1:{paths.root()}"):
+    for dead in ("", "no mark", "1:0:/nowhere", "²:1:/nowhere", f"{os.getpid()}:1:{paths.root()}"):
         assert not processes.alive(dead)
 
 
@@ -177,3 +177,23 @@ def test_what_is_mounted_in_a_session_is_let_go_and_not_emptied(tmp_path):
         pytest.skip(f"nothing may be mounted here: {mounted.stderr.strip()}")
     assert processes.remove(folder)
     assert (kept / "precious").read_text() == "the learner's"
+
+
+def test_of_a_link_only_the_link_is_removed_and_what_is_mounted_behind_it_stays(tmp_path):
+    disk, behind, link = tmp_path / "disk", tmp_path / "behind", tmp_path / "workspace"
+    (disk / "kept").mkdir(parents=True)
+    behind.mkdir()
+    mounted = subprocess.run(
+        ["mount", "--bind", disk, behind], capture_output=True, text=True, check=False
+    ).returncode
+    behind.joinpath("precious").write_text("the learner's")
+    link.symlink_to(behind)
+    try:
+        assert processes.remove(link)
+        assert not link.is_symlink()
+        assert (behind / "precious").read_text() == "the learner's"
+        points = [line.split()[4] for line in paths.Path("/proc/self/mountinfo").read_text().splitlines()]
+        assert bool(mounted) != (str(behind) in points)
+    finally:
+        if not mounted:
+            subprocess.run(["umount", behind], check=True)
