@@ -37,9 +37,16 @@ def inside(folder: str | Path) -> Path:
     Raises
     ------
     LessonError
-        Where the path is a file.
+        Where the path is a file, or one that can't be.
     """
-    path = (root() / Path(folder).expanduser()).resolve()
+    try:
+        path = (root() / Path(folder).expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # ~nobody, links in a circle, a null character
+        raise LessonError(
+            f"This is no path of a folder: {error}.",
+            str(folder),
+            "Name a folder in the checkout, such as workspace, or an absolute path.",
+        ) from None
     if path.exists() and not path.is_dir():
         raise LessonError(
             "A folder was expected and this is a file.", str(path), "Name a folder, or a name that is free."

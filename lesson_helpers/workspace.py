@@ -37,12 +37,18 @@ def start(notebook: str, folder: str | Path) -> Path:
     Raises
     ------
     LessonError
-        Where the notebook is not known, the path is a file, or it can't be written.
+        Where the notebook is not known, the path is a file or the checkout, or it can't be written.
     """
     if notebook not in STARTING_POINTS:
         names = ", ".join(STARTING_POINTS)
         raise LessonError(f"There is no notebook {notebook!r}.", "workspace.start()", f"Use one of: {names}.")
     workspace, kit = paths.inside(folder), paths.root()
+    if workspace == kit:
+        raise LessonError(
+            "The checkout itself can't be the workspace: the lesson's own files are in it.",
+            f"the parameter `folder`, {str(folder)!r}",
+            "Name a folder in it, such as workspace.",
+        )
     put = []
     try:
         workspace.mkdir(parents=True, exist_ok=True)

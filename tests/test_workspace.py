@@ -46,6 +46,24 @@ def test_a_workspace_that_is_a_file_is_said_in_three_parts(tmp_path):
     assert refused.value.where == str(tmp_path / "file")
 
 
+@pytest.mark.parametrize("folder", ["~nobody-of-this-name/work", "circle"])
+def test_a_path_that_leads_nowhere_is_said_in_three_parts(tmp_path, folder):
+    (tmp_path / "circle").symlink_to("circle")
+    given = folder if folder.startswith("~") else tmp_path / folder
+    with pytest.raises(LessonError, match=r"no path of a folder|can't be written") as refused:
+        workspace.start("02-train-on-cpu", given)
+    assert folder in refused.value.where
+    assert "folder" in refused.value.fix
+
+
+@pytest.mark.parametrize("folder", ["", ".", paths.root()])
+def test_the_checkout_as_a_workspace_is_refused_in_three_parts(folder):
+    with pytest.raises(LessonError, match="checkout itself can't be the workspace") as refused:
+        workspace.start("02-train-on-cpu", folder)
+    assert repr(str(folder)) in refused.value.where
+    assert "such as workspace" in refused.value.fix
+
+
 def test_a_workspace_below_a_file_is_said_in_three_parts(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(LessonError, match="can't be written") as refused:
