@@ -43,7 +43,9 @@ class Owner:
             say(f"Ended {some} that an earlier call, which was killed, had left.")
         self.mark = processes.claim(anew=True)
         for number in STOPPING:
-            signal.signal(number, self._stop)
+            # SIGHUP is ignored under nohup: the closed terminal is then not to end this
+            if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._stop)
         return self
 
     def __exit__(self, *error) -> None:
@@ -212,7 +214,7 @@ def leave(code: int) -> None:
 
 def main() -> None:
     """Run the command; a mistake that a person can mend is three lines on stderr and exit code 1."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by the caller
         stream.reconfigure(errors="replace")  # under LC_ALL=C there is no ✓
     try:
         app(prog_name="./lesson")

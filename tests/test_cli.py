@@ -190,6 +190,29 @@ def test_a_signal_ends_the_run_and_all_it_started(kit, waiting, number):
     assert report["notebooks"][0]["line"] == "import subprocess, time"
 
 
+def test_a_closed_terminal_does_not_end_a_run_under_nohup(kit):
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; what is started inherits it
+    try:
+        running = small.Started(kit, "run", "03", "-p", "epochs=2")
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+    wait_for(lambda: "cell" in running.said() or of(kit))
+    assert running.stop(signal.SIGHUP) == 0
+
+
+def test_closed_output_is_no_traceback(kit):
+    call = 'exec "$@" >&- 2>said-without-output'
+    done = subprocess.run(
+        ["sh", "-c", call, "sh", *small.command("--help")],
+        env=small.environment(kit),
+        cwd=kit,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in (kit / "said-without-output").read_text()
+    assert done.returncode in (0, 1)
+
+
 def test_a_second_ctrl_c_hangs_nothing_and_leaves_nothing(kit, waiting):
     daemon(kit)
     assert waiting.stop(signal.SIGINT, signal.SIGINT, seconds=15) == 130
