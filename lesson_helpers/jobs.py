@@ -70,7 +70,8 @@ class Job:
         seconds : float
             The limit.
         on_event : callable
-            Called with each `events.Event` that no earlier call has told; by default it is printed.
+            Called with each `events.Event` that no earlier call has told, or where there is none with the
+            last one of each job; by default it is printed.
 
         Raises
         ------
@@ -89,6 +90,9 @@ class Job:
         except KeyboardInterrupt:
             print(f"You stopped waiting. {self._stays()}")
             raise
+        if self._told == told:  # in a cell that is run again, nothing at all would be seen
+            for event in last.values():
+                on_event(event)
         for event in last.values():
             self._judge(event)
         late = [job for job in self.files if job not in last or not last[job].ends]

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesson_helpers import notebooks, paths, processes
+from lesson_helpers import first_aid, notebooks, paths, pool, processes
 from lesson_helpers.errors import LessonError
 
 START_LIMIT = 90  # seconds; four on an idle machine
@@ -60,6 +61,10 @@ def start(browser: bool) -> Server:
         Where it ends at once, or doesn't answer within its limit.
     """
     environment = {**os.environ, **paths.tool_environment(), "JUPYTER_TOKEN": secrets.token_urlsafe(24)}
+    # In its terminals: the commands of the pool, as soon as a notebook has started it, and this Python.
+    programs = [str(pool.commands()), str(Path(sys.executable).parent), environment.get("PATH", os.defpath)]
+    environment["PATH"] = os.pathsep.join(programs)
+    first_aid.prepare()
     config = Path(environment["JUPYTER_CONFIG_DIR"]) / "labconfig"
     config.mkdir(parents=True, exist_ok=True)
     (config / "page_config.json").write_text(json.dumps({"disabledExtensions": {DISABLED: True}}))
@@ -104,10 +109,17 @@ def command(first: str, browser: bool) -> list[str]:
         "ServerApp.default_url": first,
         "ServerApp.open_browser": browser,
         "KernelManager.transport_encryption": "auto",
+        # A login shell, which it would start otherwise, sets PATH anew.
+        "ServerApp.terminado_settings": f"shell_command={[shell()]!r}",
     }
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     settings = [f"--{name}={value}" for name, value in options.items()]
     return [sys.executable, "-P", "-m", "jupyterlab", *settings, *root]
+
+
+def shell() -> str:
+    """Return the shell of JupyterLab's terminals: the one that the user has chosen."""
+    return os.environ.get("SHELL") or shutil.which("bash") or "/bin/sh"
 
 
 def has_screen() -> bool:

@@ -74,8 +74,11 @@ class Pool:
         """Make the commands and the Python bindings of this kernel talk to this pool.
 
         Sets PATH and ``CONDOR_CONFIG``. The bindings read the configuration when they are imported, so
-        ``import htcondor2`` comes after this; where it came before, they read it again.
+        ``import htcondor2`` comes after this; where it came before, they read it again. Variables that would
+        change single settings (``_CONDOR_…``, as some access points have them) are removed.
         """
+        for name in [name for name in os.environ if name.upper().startswith("_CONDOR_")]:
+            del os.environ[name]
         os.environ["PATH"] = os.pathsep.join([str(self.bin), *_path_without(self.bin)])
         os.environ["CONDOR_CONFIG"] = str(self.config)
         if "htcondor2" in sys.modules:
@@ -135,6 +138,11 @@ class Pool:
             ).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return ""
+
+
+def commands() -> Path:
+    """Return the folder where this owner's pool has its commands, as soon as it is started."""
+    return processes.session() / "pool" / "bin"
 
 
 def start(

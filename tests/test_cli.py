@@ -284,6 +284,13 @@ def test_jupyterlab_listens_on_loopback_wants_its_token_and_ends_with_its_kernel
         )
         with urllib.request.urlopen(ask, timeout=30) as answer:
             assert answer.status == 201
+        terminal = urllib.request.Request(
+            f"{base}/api/terminals", b"{}", {"Authorization": f"token {token}"}, method="POST"
+        )
+        with urllib.request.urlopen(terminal, timeout=30) as answer:
+            assert answer.status == 200
+        path = wait_for(lambda: next((p.environ()["PATH"] for p in of(kit) if p.terminal()), ""))
+        assert path.split(os.pathsep)[0].endswith("/pool/bin")  # condor_q works there as typed
         page = urllib.request.Request(f"{base}/lab", headers={"Authorization": f"token {token}"})
         with urllib.request.urlopen(page, timeout=30) as answer:
             assert "apputils-extension:announcements" in answer.read().decode()

@@ -118,12 +118,14 @@ def test_a_cluster_of_three_is_followed_to_the_end_of_each(queue):
     assert "3 jobs" in str(job)
 
 
-def test_waiting_again_tells_nothing_twice(queue, capsys):
+def test_waiting_again_tells_only_how_it_ended(queue, capsys):
     job = jobs.submit(queue / "job.sub")
     job.wait(60)
     capsys.readouterr()
     job.wait(60)
-    assert capsys.readouterr().out == ""
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 1
+    assert "ended with exit code 0" in told[0]
 
 
 def test_a_result_that_was_taken_away_is_said(queue):
