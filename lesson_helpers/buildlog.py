@@ -11,6 +11,7 @@ import psutil
 from lesson_helpers import processes
 from lesson_helpers.errors import LessonError
 
+OPEN = 0o022  # umask: what root writes into an image, the image's user can read, whatever it is here
 WIDTH = 58  # of a step on the screen: a line fits the page
 
 # How the engines announce a step, and that they had its result already.
@@ -39,6 +40,22 @@ REASONS = (
         r"pinging container registry|TLS handshake",
         "A registry could not be reached.",
         "Check the network, then build again: what is built already is kept.",
+    ),
+    (
+        r"pull access denied|manifest unknown|name unknown|repository name not known",
+        "The registry does not have this image, or shows it to its owner only.",
+        "Check the name letter by letter; a new package of GHCR is private until you make it public.",
+    ),
+    (
+        r"unauthorized|authentication required|incorrect username or password|no basic auth credentials",
+        "The registry does not accept your name and password.",
+        "Log in again. For GHCR the password is a token that may write packages, and not yet expired.",
+    ),
+    (
+        r"denied: |access to the resource is denied|403 \(?forbidden|405 \(?method not allowed|"
+        r"the operation is unsupported",
+        "The registry refuses it: you may not write there.",
+        "Check the owner in the image's name, and whether your token may write packages.",
     ),
     (
         r"permission denied.*docker\.sock|dial unix.*permission denied",
@@ -89,6 +106,7 @@ def follow(command: list[str], environment: dict[str, str], seconds: float, quie
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        umask=OPEN,
     )
     lines, said, screen = queue.SimpleQueue(), [], _Screen(quiet)
     reader = threading.Thread(target=lambda: [*map(lines.put, child.stdout), lines.put(None)], daemon=True)

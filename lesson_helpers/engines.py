@@ -8,51 +8,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lesson_helpers import standin
+from lesson_helpers import buildcontext, layers, processes, standin
 from lesson_helpers.buildlog import explain, follow
 from lesson_helpers.errors import LessonError
+from lesson_helpers.layers import Contents, Image
 from lesson_helpers.registry import Registry, check_name
-
-
-@dataclass(frozen=True)
-class Image:
-    """What an engine says of an image that it has.
-
-    Parameters
-    ----------
-    name : str
-        Name and tag.
-    size : int
-        Bytes, as the engine counts them: most count the layers unpacked, some packed.
-    layers : int
-        How many layers it has.
-    user : str
-        Who its programs run as; empty for root.
-    entrypoint, command : tuple of str
-        What `run` starts, and the arguments it gets by default.
-    labels : dict
-        The labels, such as ``org.opencontainers.image.source``.
-    """
-
-    name: str
-    size: int
-    layers: int
-    user: str
-    entrypoint: tuple[str, ...]
-    command: tuple[str, ...]
-    labels: dict[str, str]
-
-    def __str__(self) -> str:
-        labels = [f"  {key} = {value}" for key, value in sorted(self.labels.items()) if value]
-        return "\n".join(
-            [
-                f"{self.name}: {self.size / 1e6:.0f} MB in {self.layers} layers",
-                f"  user       {self.user or 'root'}",
-                f"  entrypoint {' '.join(self.entrypoint) or 'none'}",
-                f"  command    {' '.join(self.command) or 'none'}",
-                *labels,
-            ]
-        )
 
 
 @dataclass(frozen=True)
@@ -95,6 +55,7 @@ class Engine:
         *,
         arguments: dict[str, str] | None = None,
         target: str = "",
+        platform: str = "",
         seconds: float = 3600,
         quiet: bool = False,
     ) -> Image:
@@ -110,6 +71,8 @@ class Engine:
             Values for the Dockerfile's ``ARG`` lines.
         target : str
             The stage to stop at; by default the last.
+        platform : str
+            The machines to build for, such as ``"linux/amd64"``; by default this one.
         seconds : float
             The longest that the build may take.
         quiet : bool
@@ -118,13 +81,15 @@ class Engine:
         Raises
         ------
         LessonError
-            Where the name is not allowed, there is no Dockerfile, or the build fails: with what it said.
+            Where the name is not allowed, there is no Dockerfile, much would be sent to the builder since no
+            list keeps it out, or the build fails: with what it said.
         """
         check_name(tag)
         if not (context / "Dockerfile").is_file():
             raise LessonError(
                 "There is no Dockerfile to build from.", str(context), "Name the folder that has it."
             )
+        buildcontext.check(context)
         command = {
             "docker": ["buildx", "build", "--progress=plain", "--load", *self.options],
             "podman": ["build", "--layers", *self.options, *_limits()],
@@ -133,6 +98,7 @@ class Engine:
         for name, value in (arguments or {}).items():
             command += ["--build-arg", f"{name}={value}"]
         command += ["--target", target] if target else []
+        command += ["--platform", platform] if platform else []
         said, code = follow(
             [str(self.program), *command, "-f", str(context / "Dockerfile"), "-t", tag, str(context)],
             os.environ | self.environment,
@@ -147,22 +113,37 @@ class Engine:
         """Return what the engine knows of an image."""
         if self.kind == "buildah":
             found = json.loads(self._run("inspect", "--type", "image", tag))["OCIv1"]
-            config, layers = found["config"], found["rootfs"]["diff_ids"]
+            config, diffs, machine = found["config"], found["rootfs"]["diff_ids"], found["architecture"]
             # `images` names its size in words, such as "51.1 MB"
             number, unit = json.loads(self._run("images", "--json", tag))[0]["size"].split()
             size = float(number) * {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}[unit.upper()]
         else:
             found = json.loads(self._run("image", "inspect", tag))[0]
-            config, layers, size = found["Config"], found["RootFS"]["Layers"], found["Size"]
+            config, diffs, size = found["Config"], found["RootFS"]["Layers"], found["Size"]
+            machine = found["Architecture"]
         return Image(
             tag,
             int(size),
-            len(layers),
+            len(diffs),
             config.get("User") or "",
             tuple(config.get("Entrypoint") or ()),
             tuple(config.get("Cmd") or ()),
             config.get("Labels") or {},
+            machine,
         )
+
+    def look(self, tag: str) -> Contents:
+        """Open an image: its layers, what made each, and its largest files. Takes its size on the disk."""
+        image = self.inspect(tag)
+        with tempfile.TemporaryDirectory(dir=processes.session()) as folder:
+            archive = Path(folder) / "image.tar"
+            command = {
+                "docker": ["image", "save", "--output", str(archive), tag],
+                "podman": ["save", "--format", "docker-archive", "--output", str(archive), tag],
+                "buildah": ["push", *self.options, tag, f"docker-archive:{archive}"],
+            }[self.kind]
+            self._run(*command, seconds=900)
+            return layers.read(archive, image)
 
     def run(self, tag: str, command: list[str], *, entrypoint: bool = True, seconds: float = 300) -> str:
         """Run a command in a fresh container and return what it says; Docker and Podman give it no network.
@@ -198,7 +179,7 @@ class Engine:
             return self._run(*alone, f"--entrypoint={command[0]}", tag, *command[1:], seconds=seconds)
         return self._run(*alone, tag, *command, seconds=seconds)
 
-    def push(self, tag: str, registry: Registry, name: str) -> str:
+    def push(self, tag: str, registry: Registry, name: str, *, architecture: str = "") -> str:
         """Push an image to a registry of this session and return its digest.
 
         Parameters
@@ -209,8 +190,13 @@ class Engine:
             Where to.
         name : str
             Name and tag that it gets there, without the registry's address.
+        architecture : str
+            The machines that are to run it, such as ``"amd64"``: an image for others is not pushed. Empty:
+            whatever it is.
         """
         check_name(name)
+        if architecture:
+            self.inspect(tag).check(architecture)
         registry.check()
         target = f"{registry.address}/{name}"
         if self.kind == "docker":
@@ -287,7 +273,7 @@ def _limits() -> list[str]:
     import resource  # not on Windows, where Podman has a machine of its own
 
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    number = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     highest = int(Path("/proc/sys/kernel/pid_max").read_text())
-    processes = highest if processes < 0 else min(processes, highest)
-    return [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]
+    number = highest if number < 0 else min(number, highest)
+    return [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={number}:{number}"]

@@ -11,10 +11,11 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesson_helpers import debian, paths, processes, registry, standin, stores
-from lesson_helpers.engines import Engine, Image
+from lesson_helpers import debian, lockcheck, paths, processes, registry, standin, stores
+from lesson_helpers.engines import Engine
 from lesson_helpers.errors import LessonError
 from lesson_helpers.ladder import Rung
+from lesson_helpers.layers import Image
 from lesson_helpers.stores import ask
 
 __all__ = ["Answer", "Choice", "Engine", "Image", "base_arguments", "choose"]
@@ -146,7 +147,7 @@ def base_arguments(engine: Engine, workspace: Path, environment: str) -> tuple[d
     Raises
     ------
     LessonError
-        Where the workspace has no such environment.
+        Where the workspace has no such environment, or its lock does not satisfy its manifest: with a reason.
     """
     known = _environments(workspace / "pixi.toml")
     if environment not in known:
@@ -155,6 +156,7 @@ def base_arguments(engine: Engine, workspace: Path, environment: str) -> tuple[d
             str(workspace / "pixi.toml"),
             f"Use one of: {', '.join(known)}.",
         )
+    _check_lock(workspace)
     bases = re.findall(r"^FROM (\S+[:@]\S+)", (workspace / "Dockerfile").read_text(), flags=re.MULTILINE)
     silent = [image for image in bases if not registry.reachable(image)]
     if not silent:
@@ -172,6 +174,27 @@ def base_arguments(engine: Engine, workspace: Path, environment: str) -> tuple[d
             f"{' and '.join(image.split('/')[0] for image in silent)} can't be reached from here",
         ),
     )
+
+
+def _check_lock(workspace: Path) -> None:
+    """Raise where ``pixi install --locked`` would stop, minutes later and without the reason."""
+    if not (workspace / "pixi.lock").exists():
+        raise LessonError(
+            "There is no pixi.lock, and the Dockerfile installs what it says.",
+            str(workspace),
+            "Run `pixi lock`.",
+        )
+    try:
+        problems = lockcheck.check(workspace / "pixi.toml", workspace / "pixi.lock").problems
+    except LessonError:
+        return  # what can't be judged without Pixi is Pixi's to judge, in the build
+    if problems:
+        more = f" ({len(problems) - 1} more: ./lesson env check)" if problems[1:] else ""
+        raise LessonError(
+            f"The lock does not satisfy the manifest, so --locked will stop. {problems[0]}{more}",
+            str(workspace / "pixi.lock"),
+            f"Type {problems[0].fix}.",
+        )
 
 
 def _environments(manifest: Path) -> list[str]:

@@ -131,6 +131,12 @@ class Registry:
                 self.address,
                 "Start it again: run the cell with registry.start().",
             ) from error
+        if answer.status_code == 401:
+            raise LessonError(
+                "The registry does not accept your name and password.",
+                self.address,
+                "Log in again; a registry of this lesson makes a new password each time it is started.",
+            )
         if not answer.ok:
             raise _unknown(
                 f"{self.address}/{path.split('/tags/')[0].replace('/manifests/', ':')}", answer.text

@@ -183,7 +183,8 @@ class TestBuilding:
         assert rung.reason == "ghcr.io and docker.io can't be reached from here"
 
     def test_the_real_base_images_are_taken_where_their_registries_answer(self, tmp_path):
-        (tmp_path / "pixi.toml").write_text('[environments]\ngpu = ["gpu"]\n')
+        for name in ("pixi.toml", "pixi.lock"):
+            shutil.copy(KIT / name, tmp_path)
         with server(401) as image:
             (tmp_path / "Dockerfile").write_text(f"FROM {image} AS pixi\nFROM pixi\n")
             arguments, rung = images.base_arguments(None, tmp_path, "gpu")
@@ -368,6 +369,9 @@ class TestReasons:
                 "You may not use the Docker daemon's socket.",
                 "the group `docker`",
             ),
+            ("denied: requested access to the resource is denied", "The registry refuses it", "the owner"),
+            ("unauthorized: authentication required", "The registry does not accept", "Log in again"),
+            ("pull access denied for x/y", "The registry does not have this image", "letter by letter"),
             ("gcc: fatal error", "It failed.", "Mend the line"),
         ],
     )
