@@ -8,10 +8,10 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lesson_helpers import buildcontext, layers, processes, standin
+from lesson_helpers import buildcontext, contents, processes, standin
 from lesson_helpers.buildlog import explain, follow
+from lesson_helpers.contents import Contents, Image
 from lesson_helpers.errors import LessonError
-from lesson_helpers.layers import Contents, Image
 from lesson_helpers.registry import Registry, check_name
 
 
@@ -143,7 +143,7 @@ class Engine:
                 "buildah": ["push", *self.options, tag, f"docker-archive:{archive}"],
             }[self.kind]
             self._run(*command, seconds=900)
-            return layers.read(archive, image)
+            return contents.read(archive, image)
 
     def run(self, tag: str, command: list[str], *, entrypoint: bool = True, seconds: float = 300) -> str:
         """Run a command in a fresh container and return what it says; Docker and Podman give it no network.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesson_helpers import debian, lockcheck, paths, processes, registry, standin, stores
+from lesson_helpers.contents import Image
 from lesson_helpers.engines import Engine
 from lesson_helpers.errors import LessonError
 from lesson_helpers.ladder import Rung
-from lesson_helpers.layers import Image
 from lesson_helpers.stores import ask
 
 __all__ = ["Answer", "Choice", "Engine", "Image", "base_arguments", "choose"]
