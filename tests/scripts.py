@@ -15,10 +15,43 @@ from lesson_helpers import environments, paths
 
 SOURCES = paths.root() / "jobs" / "src"
 
+KILLER = r"""
+import json, os, runpy, signal, sys, time
+import torch, torchvision.datasets
+call = json.load(sys.stdin)
+os.chdir(call["folder"])
+sys.path[0] = os.path.dirname(call["script"])
+sys.argv = [call["script"], *call["arguments"]]
+open("metrics.jsonl", "a").close()
+ended = []
+for delay in call["delays"]:
+    child = os.fork()
+    if not child:
+        os.dup2(os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+        code = 0
+        try:
+            runpy.run_path(call["script"], run_name="__main__")
+        except SystemExit as exit:
+            code = exit.code or 0
+        os._exit(code)
+    limit, done = time.monotonic() + delay, 0
+    while not done and (time.monotonic() < limit or call["begun"] and not os.path.getsize("metrics.jsonl")):
+        time.sleep(0.001)
+        done, status = os.waitpid(child, os.WNOHANG)
+    if not done:
+        os.kill(child, call["signal"])
+        _, status = os.waitpid(child, 0)
+    ended.append(os.waitstatus_to_exitcode(status))
+    if not ended[-1]:
+        break
+json.dump(ended, sys.__stdout__)
+"""
+
 DRIVER = r"""
 import contextlib, io, json, os, runpy, sys
 answers = []
 for call in json.load(sys.stdin):
+    sys.path[0] = os.path.dirname(call["script"])  # as for a script that is started
     os.chdir(call["folder"])
     sys.argv = [call["script"], *call["arguments"]]
     hidden = {name: sys.modules.get(name) for name in call["without"]}
@@ -76,6 +109,25 @@ def answers(calls: list[dict], seconds: float = 240) -> list[Answer]:
     )
     assert ran.returncode == 0, ran.stderr
     return [Answer(*answer) for answer in json.loads(ran.stdout)]
+
+
+def killed(described: dict, number: int, delays: list[float], begun: bool = False) -> list[int]:
+    """Start the same call anew and anew, each time end it with a signal after so many seconds.
+
+    With `begun` not before there is a line of metrics. Returns the exit codes, the last 0
+    where it came to its end; what it said is in the folder, in ``said``.
+    """
+    ran = subprocess.run(
+        [*environments.training_python(), "-c", KILLER],
+        input=json.dumps(described | {"signal": number, "delays": delays, "begun": begun}),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=sum(delays) + 120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

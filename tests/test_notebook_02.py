@@ -42,11 +42,11 @@ def printed(notebook):
 
 def test_the_network_on_the_page_is_that_of_the_script(done):
     workspace, notebook = done
-    script = (workspace / "jobs/src/torch_mnist.py").read_text()
+    script = (workspace / "jobs/src/mnist_network.py").read_text()
     shown = [o.data["text/plain"] for o in outputs(notebook) if "text/latex" in o.get("data", {})]
     (network,) = [text for text in shown if "def fast_network" in text]
     assert network in script
-    assert network.endswith("nn.Linear(256, 10),")
+    assert network.endswith("nn.Linear(512, 10),")
 
 
 def test_the_learner_sees_the_command_and_an_accuracy_above_987_in_1000(done):

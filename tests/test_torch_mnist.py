@@ -3,6 +3,9 @@
 import ast
 import json
 import pickle
+import random
+import resource
+import signal
 import subprocess
 import sys
 import zipfile
@@ -91,12 +94,29 @@ def test_the_metrics_have_a_line_each_tenth_of_an_epoch_and_each_epoch(runs, rec
         expected += [(epoch, "test", first + steps)]
     assert [(line["epoch"], line["set"], line["step"]) for line in lines] == expected
     for line in lines:
-        assert set(line) == {"step", "epoch", "set", "loss", "accuracy", "seconds", "device"}
+        keys = {"step", "steps", "epoch", "set", "pictures", "loss", "accuracy", "seconds", "device"}
+        assert set(line) == keys
+        assert line["steps"] == 2 * steps
+        assert line["pictures"] == line["step"] * 1280 // steps
         assert line["loss"] > 0
         assert 0 <= line["accuracy"] <= 1
         assert line["device"] == "cpu"
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
     assert lines[-1]["accuracy"] > 0.5  # it has learned something, even from so few
+
+
+def test_the_peak_of_memory_is_within_400_mb_of_what_importing_torch_takes(mnist_data, tmp_path):
+    script = scripts.SOURCES / SCRIPT
+    peak = "import resource as r; print(r.getrusage(r.RUSAGE_CHILDREN).ru_maxrss)"
+    run = f"import subprocess as s, sys; s.run(sys.argv[1:], check=True, stdout=s.DEVNULL); {peak}"
+    python = environments.training_python()
+    taken = []
+    for command in (["-c", "import torch"], [script, "--device", "cpu", "--epochs", "1"]):
+        more = ["--data-dir", mnist_data] if script in command else []
+        watched = [sys.executable, "-c", run, *python, *command, *more]
+        ran = subprocess.run(watched, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+        taken.append(int(ran.stdout) * (1 if sys.platform == "darwin" else 1024))
+    assert 0 < taken[1] - taken[0] < 400e6
 
 
 def test_the_predictions_are_the_most_probable_digits(runs):
@@ -148,14 +168,91 @@ def test_torchvision_is_imported_only_for_the_reference_recipe(runs):
 
 
 def test_the_scripts_need_nothing_that_a_worker_does_not_have():
-    for path in scripts.SOURCES.glob("*.py"):
+    files = list(scripts.SOURCES.glob("*.py"))
+    beside = {path.stem for path in files}
+    for path in files:
         names = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.partition(".")[0])
-        assert names <= {"torch", "torchvision", "numpy", *sys.stdlib_module_names}, path.name
+        assert names <= {"torch", "torchvision", "numpy", *beside, *sys.stdlib_module_names}, path.name
+
+
+# --- ended early, and continued
+
+
+def resumed(few, folder, *more):
+    """Describe a training that goes on from a checkpoint."""
+    options = ("--epochs", 2, "--save-model", "--checkpoint", "a.ckpt", *more)
+    return scripts.call(SCRIPT, folder, "--device", "cpu", "--data-dir", few, *options)
+
+
+def same(one, two):
+    """Tell whether two trainings came to the same: weights, predictions, metrics but for the seconds."""
+    lines = []
+    for folder in (one, two):
+        noted = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [n["seconds"] for n in noted] == sorted(n["seconds"] for n in noted)
+        lines.append([{**line, "seconds": 0} for line in noted])
+    predictions = [(folder / "predictions.npz").read_bytes() for folder in (one, two)]
+    return tensors(one) == tensors(two) and lines[0] == lines[1] and predictions[0] == predictions[1]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "every", "longest"), [("fast", 3, 0.35), ("fast", 1, 0.2), ("reference", 7, 1.5)]
+)
+def test_killed_at_any_instant_and_started_again_it_ends_in_the_same_bits(
+    few, runs, recipe, every, longest, tmp_path
+):
+    described = resumed(few, tmp_path, "--recipe", recipe, "--checkpoint-every", every)
+    instants = random.Random(every)
+    delays = [instants.uniform(longest / 4, longest) for _ in range(4 if recipe == "reference" else 8)]
+    codes = scripts.killed(described, signal.SIGKILL, [*delays, 60])
+    assert codes[-1] == 0
+    assert -signal.SIGKILL in codes
+    assert same(tmp_path, runs[recipe][0])
+    assert not list(tmp_path.glob("*.new.*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_makes_a_checkpoint_and_the_next_start_goes_on(few, runs, number, code, tmp_path):
+    described = resumed(few, tmp_path, "--recipe", "reference", "--checkpoint-every", 1000)
+    codes = scripts.killed(described, number, [0, 60], begun=True)
+    assert codes == [code, 0]
+    said = (tmp_path / "said").read_text()
+    stopped = int(said.partition("Stopped after step ")[2].partition(" of 40")[0])
+    assert f"Continuing after step {stopped} of 40, from a.ckpt." in said
+    assert same(tmp_path, runs["reference"][0])
+
+
+def test_with_85_it_leaves_at_each_checkpoint_for_htcondor_to_fetch_it(few, runs, tmp_path):
+    described = resumed(few, tmp_path, "--checkpoint-every", 7, "--exit-85-on-checkpoint")
+    answers = scripts.answers([described] * 3)
+    assert [a.code for a in answers] == [85, 85, 0]
+    assert "Stopped after step 7 of 20; a.ckpt holds what is done." in answers[0].out
+    assert "Continuing after step 14 of 20, from a.ckpt." in answers[2].out
+    assert same(tmp_path, runs["fast"][0])
+
+
+def test_a_checkpoint_of_another_training_is_refused(few, tmp_path):
+    ways = {
+        "recipe is fast, not reference": ["--recipe", "reference"],
+        "seed is 1, not 2": ["--seed", 2],
+        "epochs is 2, not 3": ["--epochs", 3],
+        "batch size is None, not 64": ["--batch-size", 64],
+        "lr is None, not 0.1": ["--lr", 0.1],
+    }
+    first = resumed(few, tmp_path, "--exit-85-on-checkpoint")
+    answers = scripts.answers([first, *(resumed(few, tmp_path, *way) for way in ways.values())])
+    assert answers[0].code == 85
+    for answer, way in zip(answers[1:], ways, strict=True):
+        assert answer.code == 2
+        assert answer.err == (
+            f"torch_mnist.py: a.ckpt is not a checkpoint of this training: its {way}; "
+            "use the same options, or another file.\n"
+        )
 
 
 # --- mistakes
@@ -192,6 +289,8 @@ def mistakes(few, runs, tmp_path_factory):
     (folder / "cut.pt").write_bytes(good.read_bytes()[:5000])
     (folder / "trap.pt").write_bytes(pickle.dumps(Trap(folder / "sprung")))
     (folder / "file").write_text("")
+    (folder / "text.ckpt").write_text("no checkpoint")
+    (folder / "trap.ckpt").write_bytes(pickle.dumps(Trap(folder / "sprung")))
     (folder / "taken" / "predictions.npz").mkdir(parents=True)
     (folder / "metrics-taken" / "metrics.jsonl").mkdir(parents=True)
     other = (
@@ -225,6 +324,14 @@ def mistakes(few, runs, tmp_path_factory):
         "other": ["--evaluate", "other.pt"],
         "list": ["--evaluate", "list.pt"],
         "diverged": ["--lr", 1000, "--epochs", 10],
+        "large-batch-reference": ["--batch-size", 1281, "--recipe", "reference"],
+        "no-checkpoint": ["--checkpoint", "text.ckpt"],
+        "trap-checkpoint": ["--checkpoint", "trap.ckpt"],
+        "weights-as-checkpoint": ["--checkpoint", good],
+        "no-such-folder": ["--checkpoint", "nowhere/a.ckpt"],
+        "every-zero": ["--checkpoint", "a.ckpt", "--checkpoint-every", 0],
+        "every-alone": ["--checkpoint-every", 5],
+        "85-alone": ["--exit-85-on-checkpoint"],
     }
     described = [scripts.call(SCRIPT, folder, "--data-dir", few, *given) for given in calls.values()]
     for name, where in (("taken", "taken"), ("metrics-taken", "metrics-taken")):
@@ -261,14 +368,26 @@ def mistakes(few, runs, tmp_path_factory):
         ("in-a-file", "file/mnist_cnn.pt can't be written", "use a folder where you may write"),
         ("taken", "taken/predictions.npz can't be written", "use a folder where you may write"),
         ("metrics-taken", "metrics.jsonl can't be written (Is a directory)", "use another folder"),
-        ("no-weights-file", "nothing.pt: No such file or directory", "train with --save-model first"),
-        ("text", "text.pt holds no weights", "train with --save-model again"),
-        ("cut", "cut.pt holds no weights", "train with --save-model again"),
-        ("trap", "trap.pt holds no weights", "train with --save-model again"),
+        (
+            "no-weights-file",
+            "nothing.pt: No such file or directory",
+            "train with --save-model and name its file",
+        ),
+        ("text", "text.pt holds no weights", "train with --save-model and name its file"),
+        ("cut", "cut.pt holds no weights", "train with --save-model and name its file"),
+        ("trap", "trap.pt holds no weights", "train with --save-model and name its file"),
         ("other", "other.pt holds another network's weights", "use a file that torch_mnist.py has saved"),
         ("list", "list.pt holds another network's weights", "use a file that torch_mnist.py has saved"),
         ("diverged", "The loss is not a number in epoch", "use a smaller --lr"),
-        ("no-torch", "This Python has no torch", "use the cpu or gpu environment's"),
+        ("large-batch-reference", "--batch-size 1281 is more than the 1280 training pictures", "use less"),
+        ("no-checkpoint", "text.ckpt holds no checkpoint", "or name another file with --checkpoint"),
+        ("trap-checkpoint", "trap.ckpt holds no checkpoint", "or name another file with --checkpoint"),
+        ("weights-as-checkpoint", "mnist_cnn.pt is not a checkpoint of this training", "name another file"),
+        ("no-such-folder", "nowhere/a.ckpt can't be written", "use a folder where you may write"),
+        ("every-zero", "--checkpoint-every is 0", "use a number from 1"),
+        ("every-alone", "Where the checkpoint lies isn't said", "name a file with --checkpoint"),
+        ("85-alone", "Where the checkpoint lies isn't said", "name a file with --checkpoint"),
+        ("no-torch", "This Python has no torch", "use the environment cpu or gpu"),
         ("no-torchvision", "The reference recipe needs torchvision", "use --recipe fast"),
     ],
 )
@@ -284,8 +403,61 @@ def test_a_mistake_is_one_sentence_with_what_to_do(mistakes, name, what, fix):
 
 def test_code_in_a_weights_file_is_not_run(mistakes):
     folder, answers = mistakes
-    assert answers["trap"].code == 2
+    assert answers["trap"].code == answers["trap-checkpoint"].code == 2
     assert not (folder / "sprung").exists()
+
+
+def test_a_full_disk_is_said_with_the_file(few, tmp_path):
+    """A limit on the size of files is met as the end of a disk is: by an error when writing."""
+    limits = {"metrics.jsonl": 200, "predictions.npz": 8000, "a.ckpt": 20_000}
+    for name, limit in limits.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        more = ["--checkpoint", "a.ckpt", "--checkpoint-every", "5"] if name == "a.ckpt" else []
+        command = [*environments.training_python(), scripts.SOURCES / SCRIPT, "--device", "cpu", *more]
+        ran = subprocess.run(
+            [*command, "--data-dir", few],
+            cwd=folder,
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ran.returncode == 2
+        assert ran.stderr.startswith(f"torch_mnist.py: {name} can't be written (File too large); make room")
+        assert ran.stderr.count("\n") == 1
+        assert not list(folder.glob("*.new"))
+
+
+SMALL_GPU = """
+import runpy, sys, torch
+script, fits, *sys.argv[1:] = sys.argv[1:]
+sys.path.insert(0, script.rpartition("/")[0])
+import mnist_network
+class Small(torch.nn.Module):
+    def forward(self, pictures):
+        if len(pictures) > int(fits):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return pictures
+whole = mnist_network.fast_network
+mnist_network.fast_network = lambda: torch.nn.Sequential(Small(), *whole())
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fits", "fix"), [(300, "use --batch-size 256, which fits"), (0, "use another device")]
+)
+def test_a_gpu_out_of_memory_is_said_with_the_batch_that_would_fit(few, tmp_path, fits, fix):
+    """No GPU here: a layer raises what PyTorch raises there."""
+    arguments = ["--device", "cpu", "--data-dir", few, "--batch-size", "1024"]
+    ran = subprocess.run(
+        [*environments.training_python(), "-c", SMALL_GPU, scripts.SOURCES / SCRIPT, str(fits), *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ran.stderr == f"torch_mnist.py: The GPU's memory is too small for batches of 1024; {fix}.\n"
+    assert ran.returncode == 2
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
