@@ -69,6 +69,9 @@ def context(folder: Path) -> Path:
     program.chmod(0o755)
     _python(folder / "pixi/opt/stand-in/environment", folder / "ubuntu")
     (folder / "Dockerfile").write_text(DOCKERFILE)
+    for path in folder.rglob("*"):  # for the image's user, whatever the umask is here
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))
     return folder
 
 

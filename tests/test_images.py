@@ -157,12 +157,20 @@ def context(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def arguments(engine, context):
+def private():
+    """Let nobody else read what is written, as a careful umask does; images are to work all the same."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(scope="module")
+def arguments(engine, context, private):
     return images.base_arguments(engine, context, "tiny")[0]
 
 
 @pytest.fixture(scope="module")
-def built(engine, context, arguments):
+def built(engine, context, arguments, private):
     """Give the image of the environment tiny, and what the screen showed when it was built."""
     with contextlib.redirect_stdout(io.StringIO()) as screen:
         image = engine.build(context, NAME, arguments=arguments)

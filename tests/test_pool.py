@@ -395,6 +395,15 @@ def test_stop_ends_jobs_that_refuse_to_end(tmp_path):
     assert not [process for process in before if processes._runs(process)]
 
 
+def test_settings_of_an_access_point_do_not_lead_away_from_it(pool, monkeypatch):
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setenv("_CONDOR_SCHEDD_HOST", "nowhere.example")
+    monkeypatch.setenv("_condor_COLLECTOR_HOST", "nowhere.example:9618")
+    pool.activate()
+    assert say("condor_q", "-allusers", "-totals")
+    assert say("condor_status", "-schedd", "-af", "Name")
+
+
 def test_stop_gives_the_kernel_its_environment_back(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.delenv("CONDOR_CONFIG", raising=False)
