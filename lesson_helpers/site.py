@@ -4,6 +4,7 @@ Nothing is executed here. The pages, the files they show and the executed notebo
 their own, laid out like the checkout, so that a link or an include means the same in both.
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -99,7 +100,10 @@ def build(run: Path | None = None) -> Path:
 
 def newest() -> Path | None:
     """Return the folder of the newest ``./lesson run`` that has ended, or None."""
-    runs = [report.read(path.parent) for path in (paths.state() / "runs").glob(f"*/{report.FILE}")]
+    runs = []
+    for path in (paths.state() / "runs").glob(f"*/{report.FILE}"):
+        with contextlib.suppress(LessonError):  # written by another version of the kit
+            runs.append(report.read(path.parent))
     ended = [run for run in runs if run.result != "running"]
     return max(ended, key=lambda run: run.started).folder if ended else None
 

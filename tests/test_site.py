@@ -229,6 +229,8 @@ def test_by_default_the_newest_run_that_has_ended_is_shown(checkout, ran):
         folder.mkdir(parents=True)
         report = json.loads((source / "report.json").read_text())
         (folder / "report.json").write_text(json.dumps(report | {"started": started, "result": result}))
+    (checkout / ".lesson/runs/d").mkdir()
+    (checkout / ".lesson/runs/d/report.json").write_text('{"from": "another version of the kit"}')
     assert site.newest().name == "a"
 
 
