@@ -30,6 +30,9 @@ from lesson_helpers.ladder import Rung
 NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 
+# What crypt(3) is in: on Debian and Ubuntu, and on Fedora, Arch and newer systems.
+LIBRARIES = ("libcrypt.so.1", "libcrypt.so.2")
+
 # Without a host, a name means Docker Hub, whose registry has another name than its web site.
 DOCKER_HUB = "registry-1.docker.io"
 MANIFESTS = ", ".join(
@@ -282,10 +285,18 @@ def _port(child: subprocess.Popen, seconds: float, log: Path) -> int:
 
 def _bcrypt(password: str) -> str:
     """Hash a password in the one way that the registry reads, with the C library's own crypt(3)."""
-    library = ctypes.CDLL("libcrypt.so.1")
-    library.crypt.restype, library.crypt.argtypes = ctypes.c_char_p, [ctypes.c_char_p] * 2
     salt = f"$2b$04${secrets.token_hex(11)}"  # few rounds: it guards one session, against guessing over HTTP
-    return library.crypt(password.encode(), salt.encode()).decode()
+    for name in LIBRARIES:
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(name)
+            library.crypt.restype, library.crypt.argtypes = ctypes.c_char_p, [ctypes.c_char_p] * 2
+            if hashed := library.crypt(password.encode(), salt.encode()):
+                return hashed.decode()
+    raise LessonError(
+        "This machine's C library makes no bcrypt hashes, which the registry's password needs.",
+        " and ".join(LIBRARIES),
+        "Install libxcrypt (Debian, Ubuntu: libcrypt1), or go on without a registry.",
+    )
 
 
 def _unknown(name: str, said: str) -> LessonError:

@@ -506,6 +506,16 @@ class TestRegistry:
         assert refused.value.where.endswith("log")
         assert refused.value.fix
 
+    def test_a_machine_whose_c_library_makes_no_such_hash_is_told_in_three_parts(self, monkeypatch):
+        monkeypatch.setattr(registries, "LIBRARIES", ("libnone.so.1",))
+        started, rung = registries.offer()
+        assert started is None
+        assert "makes no bcrypt hashes" in str(rung)
+        with pytest.raises(LessonError) as refused:
+            registries.start()
+        assert "libnone" in refused.value.where
+        assert "libxcrypt" in refused.value.fix
+
     def test_where_none_can_be_had_that_is_said_in_one_line(self, monkeypatch):
         def none(name):
             raise LessonError("This machine has no apt.", "PATH", "Install it.")
