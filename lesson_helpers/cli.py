@@ -172,6 +172,28 @@ def doctor() -> None:
     raise typer.Exit(int(not found.runs))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    name: Annotated[str | None, typer.Argument(help="Which; all of them where none is named.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(help="For it, such as --seeds 3.")] = None,
+) -> None:
+    """Measure time and memory; takes minutes."""
+    scripts = {script.stem: script for script in sorted((paths.root() / "benchmarks").glob("*.py"))}
+    if name and name not in scripts:
+        what = f"There is no benchmark {name!r}."
+        raise LessonError(what, "./lesson bench", f"Use one of: {', '.join(scripts)}.")
+    code = 0
+    with Owner() as owner:
+        for script in [scripts[name]] if name else scripts.values():
+            say(f"$ python benchmarks/{script.name} {' '.join(arguments or [])}".rstrip())
+            try:
+                code |= subprocess.call([sys.executable, "-P", str(script), *(arguments or [])])
+            except KeyboardInterrupt:
+                code = owner.code
+                break
+    raise typer.Exit(code)
+
+
 @app.command()
 def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
