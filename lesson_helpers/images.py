@@ -226,15 +226,20 @@ def _podman() -> Engine:
 def _buildah(tree: Path | None = None) -> Engine:
     """Ask the Buildah on PATH, or the one in a tree of unpacked packages."""
     program = tree / "usr/bin/buildah" if tree else Path(shutil.which("buildah") or "buildah")
+    _check_ids(program)
+    store = stores.make(program, tree)
+    source = "fetched from Debian's packages" if tree else "on PATH"
+    return Engine("buildah", store.program, _version(program), source, *store.settings)
+
+
+def _check_ids(program: Path) -> None:
+    """Raise where this user can't have the user ids that an image's files need."""
     if os.geteuid() and not shutil.which("newuidmap"):
         raise LessonError(
             "an ordinary user needs newuidmap, of the package uidmap, and a line in /etc/subuid",
             str(program),
             "Ask an administrator for both.",
         )
-    store = stores.make(program, tree)
-    source = "fetched from Debian's packages" if tree else "on PATH"
-    return Engine("buildah", store.program, _version(program), source, *store.settings)
 
 
 def _version(program: Path) -> str:
@@ -242,6 +247,7 @@ def _version(program: Path) -> str:
 
 
 def _fetched() -> Engine:
+    _check_ids(Path("buildah"))  # first: who could not use it need not wait for it
     folder = debian.unpack(
         "buildah",
         ("buildah", "netavark"),  # newer releases want to see the second, even where no network is made

@@ -85,6 +85,14 @@ class TestChoosing:
         assert choice.engine is None
         assert choice.answers[1].said == "it only uses a store of its own"
 
+    def test_for_a_user_who_could_not_use_it_nothing_is_fetched(self, programs, monkeypatch):
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        monkeypatch.setattr(images.debian, "unpack", lambda *names, **options: pytest.fail("it was fetched"))
+        with pytest.raises(LessonError, match="ordinary user needs newuidmap") as refused:
+            images.choose("fetched")
+        assert "the parameter `engine`" in refused.value.where
+        assert refused.value.fix
+
     def test_an_explicit_setting_wins(self, programs):
         programs("docker", 'case "$1" in info) echo 28.5 ;; network) echo bridge ;; esac')
         programs(
