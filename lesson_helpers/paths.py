@@ -55,14 +55,16 @@ def inside(folder: str | Path) -> Path:
 
 
 def tool_environment() -> dict[str, str]:
-    """Return the variables that keep Jupyter, IPython and Matplotlib from writing to the user's home."""
+    """Return the variables that keep Jupyter, IPython, Matplotlib and torch inside of the checkout."""
     home = state() / "home"
     home.mkdir(exist_ok=True)  # IPython warns where the folder above its own is missing
+    home.chmod(0o700)  # JupyterLab writes its token into a file that all may read
     return {
         "JUPYTER_CONFIG_DIR": str(home / "jupyter-config"),
         "JUPYTER_DATA_DIR": str(home / "jupyter-data"),
         "JUPYTER_RUNTIME_DIR": str(home / "jupyter-runtime"),
         "IPYTHONDIR": str(home / "ipython"),
         "MPLCONFIGDIR": str(home / "matplotlib"),
+        "TORCHINDUCTOR_CACHE_DIR": str(home / "torchinductor"),  # else below /tmp
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel start warns on stderr
     }

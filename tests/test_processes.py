@@ -197,3 +197,8 @@ def test_of_a_link_only_the_link_is_removed_and_what_is_mounted_behind_it_stays(
     finally:
         if not mounted:
             subprocess.run(["umount", behind], check=True)
+
+
+def test_nobody_else_can_read_what_jupyter_writes():
+    folder = paths.Path(paths.tool_environment()["JUPYTER_RUNTIME_DIR"]).parent
+    assert folder.stat().st_mode & 0o077 == 0
