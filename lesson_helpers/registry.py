@@ -104,6 +104,7 @@ class Registry:
             check=False,
         )
         if answer.returncode:
+            self.check()  # where it was stopped, that is what to say
             raise _unknown(words[2], answer.stderr)
         return answer.stdout.strip()
 
@@ -132,7 +133,7 @@ class Registry:
             raise LessonError(
                 "The registry does not answer.",
                 self.address,
-                "Start it again: run the cell with registry.start().",
+                "Start it again, with registry.start() or the cell with registry.offer(), and push anew.",
             ) from error
         if answer.status_code == 401:
             raise LessonError(
