@@ -247,4 +247,6 @@ def _step(made_by: str) -> str:
     if not shell or not re.fullmatch(r"(RUN )?(\|\d+ .*)?", before):
         return step
     # Buildah writes all that is no RUN as a command that does nothing
-    return command.removeprefix("#(nop) ").strip() if command.startswith("#(nop)") else f"RUN {command}"
+    if not command.startswith("#(nop)"):
+        return f"RUN {command}"
+    return re.sub(r"\b(dir|file|multi):[0-9a-f]{20,}", r"\1", command.removeprefix("#(nop)").strip())

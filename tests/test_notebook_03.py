@@ -1,6 +1,7 @@
 """Notebook 03: what is special to it. That it runs alone and twice is tested with all notebooks."""
 
 import re
+import shutil
 
 import nbformat
 import papermill
@@ -32,18 +33,24 @@ def printed(notebook):
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
+def results(notebook):
+    """Return what cells show other than by printing it."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.data["text/plain"] for output in outputs if "data" in output]
+
+
 def test_without_an_engine_it_does_all_that_needs_none_and_says_in_one_line_what_it_left_out(workspace):
+    answer = workspace / "lesson/exercise-1/Dockerfile"
+    answer.parent.mkdir(parents=True)
+    shutil.copy(paths.root() / "Dockerfile", answer)
     notebook = execute(workspace, engine="none")
     assert "No image can be built here." in printed(notebook)
     assert [rung.part for rung in ladder.read(notebook)] == ["image engine"]
-    shown = [
-        output.data["text/plain"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.output_type == "execute_result"
-    ]
+    shown = results(notebook)
     assert any("FROM ${BUILD_IMAGE} AS build" in text for text in shown)
     assert any("packages: write" in text for text in shown)
+    assert any(text.startswith("Right: it installs gpu") for text in shown)
+    assert answer.read_bytes() == (paths.root() / "Dockerfile").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +88,19 @@ def test_the_report_learns_what_the_image_was_built_on(with_other_values):
     rungs = {rung.part: rung for rung in ladder.read(with_other_values)}
     assert set(rungs) == {"image engine", "base images", "registry"}
     assert rungs["base images"].ran.startswith(("stand-ins", "ghcr.io/prefix-dev/pixi:"))
+
+
+def test_the_image_is_opened_and_its_layers_and_largest_files_are_shown(with_other_values):
+    layers = next(text for text in results(with_other_values) if text.startswith("Layers"))
+    last = layers.splitlines()[-1].split()
+    assert last[last.index("COPY") - 1] == "2"  # the two scripts
+    files = next(text for text in results(with_other_values) if text.startswith("Largest files"))
+    assert len(files.splitlines()) == 2 + 5
+
+
+def test_a_learner_who_has_not_begun_the_exercise_sees_hints_and_no_error(with_other_values):
+    answer = next(text for text in results(with_other_values) if text.startswith("Not yet."))
+    assert len(answer.splitlines()) == 2 + 5
 
 
 def test_nothing_that_it_started_is_left(with_other_values):
