@@ -81,7 +81,7 @@ class Stage:
     folder : str
         Of ``WORKDIR``.
     steps : list
-        Its instructions, each with the variables and the folder that it sees.
+        Its instructions, each with the variables that it sees, and the folder.
     """
 
     name: str
@@ -156,11 +156,12 @@ def stages(instructions: tuple[Instruction, ...]) -> list[Stage]:
                 _set(one, outside, {})
         else:
             stage = found[-1]
+            before = dict(stage.variables)
             if one.keyword in ("ARG", "ENV"):
                 _set(one, stage.variables, outside)
             elif one.keyword == "WORKDIR":
                 stage.folder = str(PurePosixPath(stage.folder, expand(one.text, stage.variables)))
-            stage.steps.append((one, dict(stage.variables), stage.folder))
+            stage.steps.append((one, before, stage.folder))
     return found
 
 
