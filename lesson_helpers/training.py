@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import shlex
 import subprocess
 import sys
@@ -14,11 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lesson_helpers import environments, processes
+from lesson_helpers.curves import Curves
 from lesson_helpers.errors import LessonError
 from lesson_helpers.ladder import Rung
+from lesson_helpers.widgets import Live
 
 SCRIPT = Path("jobs/src/torch_mnist.py")
 LIMIT = 1800  # seconds; the slow recipe takes about a minute an epoch on two cores
+PERIOD = 0.25  # seconds between two looks at the metrics
+GRACE = 10  # seconds for a training that is asked to stop to write its checkpoint
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +81,7 @@ def rung() -> Rung:
 
 
 def run(workspace: Path, **options) -> Training:
-    """Run ``jobs/src/torch_mnist.py`` in the workspace and print what it says while it says it.
+    """Run ``jobs/src/torch_mnist.py`` in the workspace; print what it says; a notebook shows curves.
 
     Parameters
     ----------
@@ -84,7 +89,7 @@ def run(workspace: Path, **options) -> Training:
         The folder with ``jobs/src``; ``metrics.jsonl`` and the other results are written there.
     **options
         The script's options, with ``_`` for ``-``: ``epochs=2, batch_size=128`` for
-        ``--epochs 2 --batch-size 128``.
+        ``--epochs 2 --batch-size 128``, and ``save_model=True`` for ``--save-model``.
 
     Returns
     -------
@@ -94,20 +99,34 @@ def run(workspace: Path, **options) -> Training:
     Raises
     ------
     LessonError
-        Where the script refuses (its sentence is passed on), fails, or takes more than half an hour.
+        Where the script refuses (its sentence is passed on), fails, is stopped, or takes more than half an
+        hour.
     """
     arguments = [str(SCRIPT)]
     for name, value in options.items():
         value = os.path.relpath(value, workspace) if isinstance(value, Path) else value
-        arguments += [f"--{name.replace('_', '-')}", str(value)]
+        arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     command = shlex.join(["python", *arguments])
     print(f"$ {command}")
     processes.claim()
     started = time.monotonic()
-    code, said = _follow([*environments.training_python(), *arguments], workspace)
+    file = workspace / "metrics.jsonl"
+    with Live(file, read_metrics) as live:
+        code, said = _follow([*environments.training_python(), *arguments], workspace, live)
+    if live.stop.is_set() and code:
+        raise LessonError(
+            "You stopped the training.",
+            f"{command}, in {workspace}",
+            "Run the cell again; what is below needs a training that has come to its end.",
+        )
     if code:
         raise _mistake(code, said, command, workspace)
-    return Training(command, time.monotonic() - started, read_metrics(workspace / "metrics.jsonl"))
+    return Training(command, time.monotonic() - started, read_metrics(file))
+
+
+def overlay(**trainings: Training) -> Curves:
+    """Lay the curves of several trainings over each other; a keyword names each, ``_`` is a space."""
+    return Curves(tuple((name.replace("_", " ").strip(), t.metrics) for name, t in trainings.items()))
 
 
 def read_metrics(path: Path) -> tuple[dict, ...]:
@@ -129,28 +148,47 @@ def read_metrics(path: Path) -> tuple[dict, ...]:
         ) from error
 
 
-def _follow(command: list[str], folder: Path) -> tuple[int, str]:
+def _follow(command: list[str], folder: Path, live: Live) -> tuple[int, str]:
     """Run a program and print its lines as they come; return its exit code and its last line.
 
-    None of it is left running, whether it takes too long or the cell is interrupted.
+    None of it is left running, whether it takes too long, is stopped or the cell is interrupted.
     """
-    said = ""
+    said, lines = "", queue.SimpleQueue()
+    limit = time.monotonic() + LIMIT
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        timer = threading.Timer(LIMIT, process.kill)
-        timer.start()
+        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
         try:
-            for line in process.stdout:
-                said = line.strip() or said
-                print(line, end="")
-                sys.stdout.flush()
-            process.wait()
+            while (line := _next(lines)) is not None and time.monotonic() < limit:
+                if line:
+                    said = line.strip() or said
+                    print(line, end="")
+                    sys.stdout.flush()
+                live.update()
+                if live.stop.is_set() and limit > (end := time.monotonic() + GRACE):
+                    process.terminate()
+                    limit = end
+            in_time = line is None
+            if in_time:
+                process.wait()
         finally:
-            in_time = timer.is_alive()
-            timer.cancel()
             process.kill()
     return process.returncode, said if in_time else f"it was not done after {LIMIT // 60} minutes"
+
+
+def _read(stream, lines: queue.SimpleQueue) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _next(lines: queue.SimpleQueue) -> str | None:
+    """Return the next line, None after the last one, "" where there is none yet."""
+    try:
+        return lines.get(timeout=PERIOD)
+    except queue.Empty:
+        return ""
 
 
 def _mistake(code: int, said: str, command: str, folder: Path) -> LessonError:
