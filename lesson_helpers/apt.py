@@ -138,6 +138,7 @@ class Apt:
 
     def __init__(self, source: Source) -> None:
         self.folder = paths.programs() / ".apt" / source.suite
+        self.folder.parent.mkdir(mode=0o700, exist_ok=True)  # a proxy's address may hold a password
         for name in ("lists/partial", "cache/archives/partial"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "sources.list").write_text("\n".join(source.lines) + "\n")

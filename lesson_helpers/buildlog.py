@@ -96,18 +96,25 @@ def follow(command: list[str], environment: dict[str, str], seconds: float, quie
     Raises
     ------
     LessonError
-        Where it takes too long; it is ended then.
+        Where it can't be started, or takes too long; it is ended then.
     """
-    child = subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        umask=OPEN,
-    )
+    try:
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            umask=OPEN,
+        )
+    except OSError as error:
+        raise LessonError(
+            f"The image engine can't be started: {error.strerror or error}.",
+            command[0],
+            "It was closed, or removed: choose an engine again with images.choose(), then build again.",
+        ) from error
     lines, said, screen = queue.SimpleQueue(), [], _Screen(quiet)
     reader = threading.Thread(target=lambda: [*map(lines.put, child.stdout), lines.put(None)], daemon=True)
     reader.start()

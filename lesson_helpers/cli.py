@@ -235,14 +235,29 @@ def leave(code: int) -> None:
 
 
 def main() -> None:
-    """Run the command; a mistake that a person can mend is three lines on stderr and exit code 1."""
+    """Run the command; a mistake that a person can mend is three lines on stderr and exit code 1 or 2."""
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by the caller
         stream.reconfigure(errors="replace")  # under LC_ALL=C there is no ✓
     try:
-        app(prog_name="./lesson")
+        sys.exit(app(prog_name="./lesson", standalone_mode=False))
     except LessonError as error:
         sys.exit(str(error))
     except OSError as error:  # a full disk, a folder of somebody else's
         what = f"A file can't be read or written: {error.strerror or error}."
         where = str(error.filename or paths.root())
         sys.exit(str(LessonError(what, where, "Make room, or make it yours; then call ./lesson again.")))
+    except Exception as error:
+        # typer's usage errors, known by what they can do: newer typers bring a click of their own along
+        if not hasattr(error, "format_message"):
+            raise
+        print(_usage(error), file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _usage(error) -> str:
+    """Return what is wrong with a call, in three parts; the help alone where nothing was asked for."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return error.ctx.get_help()
+    command = error.ctx.command_path if error.ctx else "./lesson"
+    fix = f"Look at what there is: {command} --help"
+    return str(LessonError(error.format_message(), f"the call of {command}", fix))

@@ -4,6 +4,7 @@ Papermill only warns of a parameter that a notebook doesn't have, and takes a va
 """
 
 import ast
+import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,8 @@ def _value(name: str, given: object, declared: Mapping[str, str], notebook: Path
     kind = declared["type"]
     value = _read(given, kind) if isinstance(given, str) else given
     if kind == "float" and type(value) is int:
-        value = float(value)
+        with contextlib.suppress(OverflowError):  # more digits than a float has room for
+            value = float(value)
     if not kind or _fits(value, ast.parse(kind, mode="eval").body):
         return value
     wanted = IN_WORDS.get(kind, f"of the type {kind}")

@@ -99,13 +99,21 @@ def build(run: Path | None = None) -> Path:
 
 
 def newest() -> Path | None:
-    """Return the folder of the newest ``./lesson run`` that has ended, or None."""
+    """Return the folder of the newest ``./lesson run`` that passed with every notebook, or None.
+
+    Where there is none, that of the newest that has ended: a try with one notebook, or one that failed,
+    doesn't empty the site, and `build` can be told another.
+    """
     runs = []
     for path in (paths.state() / "runs").glob(f"*/{report.FILE}"):
         with contextlib.suppress(LessonError):  # written by another version of the kit
             runs.append(report.read(path.parent))
     ended = [run for run in runs if run.result != "running"]
-    return max(ended, key=lambda run: run.started).folder if ended else None
+    names = {path.stem for path in (paths.root() / "notebooks").glob("*.ipynb")}
+    whole = [
+        run for run in ended if run.result == "passed" and names <= {done.name for done in run.notebooks}
+    ]
+    return max(whole or ended, key=lambda run: run.started).folder if ended else None
 
 
 def stage(folder: Path, run: Path | None) -> list[Shown]:

@@ -364,6 +364,12 @@ class TestStandInPixi:
 class TestReasons:
     """What engines and pixi say when a build fails, and what is made of it."""
 
+    def test_an_engine_that_was_closed_says_so_in_three_parts(self, tmp_path):
+        with pytest.raises(LessonError, match="can't be started") as refused:
+            buildlog.follow([str(tmp_path / "gone")], {}, 10, quiet=True)
+        assert refused.value.where == str(tmp_path / "gone")
+        assert "images.choose()" in refused.value.fix
+
     @pytest.mark.parametrize(
         ("said", "what", "fix"),
         [

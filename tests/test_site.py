@@ -234,6 +234,20 @@ def test_by_default_the_newest_run_that_has_ended_is_shown(checkout, ran):
     assert site.newest().name == "a"
 
 
+def test_a_later_run_of_some_notebooks_or_one_that_failed_does_not_empty_the_site(checkout, ran):
+    whole = json.loads((ran.run / "report.json").read_text())
+    rows = [whole["notebooks"][0] | {"name": name, "result": "passed"} for name in NAMES]
+    for name, day, result, done in (
+        ("a", 2, "passed", rows),
+        ("b", 3, "passed", rows[:1]),
+        ("c", 4, "failed", rows),
+    ):
+        told = whole | {"started": f"2026-01-0{day}T00:00:00+00:00", "result": result, "notebooks": done}
+        (checkout / ".lesson/runs" / name).mkdir(parents=True)
+        (checkout / ".lesson/runs" / name / "report.json").write_text(json.dumps(told))
+    assert site.newest().name == "a"
+
+
 def test_a_link_that_leads_nowhere_is_an_error_in_sphinx_own_words(checkout):
     page = checkout / "pages/setup.md"
     page.write_text(page.read_text(encoding="utf-8") + "\nSee [this](nowhere.md).\n", encoding="utf-8")
