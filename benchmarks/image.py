@@ -2,14 +2,15 @@
 
 The plain recipe copies the whole folder and installs then, in one stage. Limits: after an edit of the code
 the kit's builds in less than a second (Buildah looks longer for what it has), installs nothing again, and is
-faster than the plain one. Where the real base images can't be had, stand-ins are built on: they
-put 20 MB where the real environment has gigabytes, so the plain recipe's seconds are far too few then.
-``python benchmarks/image.py [--environment tiny] [--edits 3]``.
+faster than the plain one. Where the real base images can't be had, stand-ins are built on, with some
+megabytes put into the environment: the real one has 4,000, so the plain recipe's seconds are too few then.
+``python benchmarks/image.py [--environment tiny] [--edits 3] [--megabytes 300]``.
 """
 
 import argparse
 import contextlib
 import io
+import os
 import re
 import shutil
 import statistics
@@ -19,10 +20,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesson_helpers import images, paths, processes
+from lesson_helpers import images, paths, processes, standin
 from lesson_helpers.engines import Engine
 from lesson_helpers.tables import Table, megabytes
 
+HEAVY = "localhost/stand-in-pixi-heavy:1"
 LIMIT = 1.0  # seconds for a build after an edit
 FILES = ("Dockerfile", ".dockerignore", "pixi.toml", "pixi.lock")
 PLAIN = """\
@@ -50,6 +52,19 @@ class Trial:
     def edit(self) -> float:
         """The median of the builds after an edit."""
         return statistics.median(self.edits)
+
+
+def heavier(engine: Engine, folder: Path, megabytes: int) -> str:
+    """Make the stand-in for pixi put so much more into the environment; return the new one's name."""
+    folder.mkdir()
+    with (folder / "weight").open("wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(1_000_000))
+    (folder / "Dockerfile").write_text(f"FROM {standin.BUILD}\nCOPY weight /opt/stand-in/environment/\n")
+    (folder / ".dockerignore").write_text("Dockerfile\n")
+    engine.build(folder, HEAVY, quiet=True, seconds=600)
+    shutil.rmtree(folder)
+    return HEAVY
 
 
 def measure(engine: Engine, folder: Path, name: str, arguments: dict[str, str], edits: int) -> Trial:
@@ -95,6 +110,7 @@ def main() -> int:
     parser.add_argument("--environment", default="tiny", help="which to install; gpu is gigabytes")
     parser.add_argument("--edits", type=int, default=3, help="how many edits of the code")
     parser.add_argument("--engine", default="auto", help=", ".join(images.SETTINGS))
+    parser.add_argument("--megabytes", type=int, default=300, help="more in a stand-in's environment")
     asked = parser.parse_args()
     processes.claim()
     choice = images.choose(asked.engine)
@@ -102,7 +118,7 @@ def main() -> int:
     if not choice.engine:
         return 1
     names = ("lesson/bench-kit:1", "lesson/bench-plain:1")
-    trials = []
+    trials, heavy = [], ""
     with tempfile.TemporaryDirectory(dir=paths.state()) as place:
         try:
             for name in names:
@@ -111,6 +127,9 @@ def main() -> int:
                 for file in FILES:
                     shutil.copy(paths.root() / file, folder)
                 arguments, rung = images.base_arguments(choice.engine, folder, asked.environment)
+                if "BUILD_IMAGE" in arguments:
+                    heavy = heavy or heavier(choice.engine, Path(place) / "heavy", asked.megabytes)
+                    arguments["BUILD_IMAGE"] = heavy
                 if name == names[1]:
                     real = re.search(
                         r"^FROM (\S+) AS pixi$", (folder / "Dockerfile").read_text(), re.MULTILINE
@@ -121,7 +140,7 @@ def main() -> int:
                 trials.append(measure(choice.engine, folder, name, arguments, asked.edits))
             print(rung)
         finally:
-            choice.engine.close(*names)
+            choice.engine.close(*names, HEAVY)
     print(compare(*trials))
     return 0 if kept(*trials) else 1
 
