@@ -60,9 +60,17 @@ def test_the_learner_sees_the_command_and_an_accuracy_above_987_in_1000(done):
     assert f"{wrong} of 10,000 test digits are wrong." in said
 
 
-def test_there_are_three_pictures_and_nothing_on_stderr(done):
+def test_there_are_pictures_curves_tables_and_a_pad_and_nothing_on_stderr(done):
     _, notebook = done
-    assert sum("image/png" in output.get("data", {}) for output in outputs(notebook)) == 3
+    data = [output.get("data", {}) for output in outputs(notebook)]
+    assert sum("image/png" in one for one in data) == 2
+    html = "".join(one.get("text/html", "") for one in data)
+    assert html.count("Two curves, loss and accuracy") == 1
+    assert "<progress" not in html
+    assert "most often taken for" in html
+    assert "Rows: what the digit is." in html
+    (pad,) = [one for one in data if "application/vnd.jupyter.widget-view+json" in one]
+    assert "The network says: a 7, " in pad["text/html"]
     assert not [output.text for output in outputs(notebook) if output.get("name") == "stderr"]
 
 
