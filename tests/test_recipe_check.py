@@ -19,8 +19,8 @@ RIGHT = {
     "plain": PLAIN,
     "short": """\
 from ghcr.io/prefix-dev/pixi:0.78.0
-copy pixi.* /work/
-run cd /work && CONDA_OVERRIDE_CUDA=12.9 pixi i -e gpu --locked
+copy pixi.* /srv/
+run cd /srv && CONDA_OVERRIDE_CUDA=12.9 pixi i -e gpu --locked
 """,
     "arguments": """\
 ARG VERSION=0.78.0
@@ -166,8 +166,8 @@ def test_a_hint_gives_no_solution_away_as_a_line_to_copy(answer):
 
 def test_a_word_that_is_no_instruction_is_a_clear_message(answer, tmp_path):
     with pytest.raises(LessonError) as refused:
-        answer(PLAIN.replace("COPY", "COYP"))
-    assert refused.value.what == "Line 3 begins with 'COYP', which is no instruction of a Dockerfile."
+        answer(PLAIN.replace("COPY", "COPI"))
+    assert refused.value.what == "Line 3 begins with 'COPI', which is no instruction of a Dockerfile."
     assert refused.value.where == f"{tmp_path / 'Dockerfile'}, line 3"
     assert "COPY" in refused.value.fix
 
