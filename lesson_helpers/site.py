@@ -21,7 +21,10 @@ from lesson_helpers import ladder, paths, report
 from lesson_helpers.errors import LessonError
 
 # What the pages are made of, show or link to; the notebooks come on top.
-STAGED = ("_config.yml", "_toc.yml", "CITATION.cff", "Dockerfile", "pixi.toml", "pages", "jobs", ".github")
+STAGED = (
+    *("_config.yml", "_toc.yml", "CITATION.cff", "Dockerfile", "apptainer.def", "pixi.toml"),
+    *("pages", "jobs", ".github"),
+)
 LIMIT = 300  # seconds; a build takes a few
 SHOW = "`./lesson run`, then `./lesson site`, show them."
 LINES = 12  # the most of Sphinx's messages in one error
