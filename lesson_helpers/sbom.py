@@ -1,4 +1,4 @@
-"""The bill of materials of an environment (SBOM), and the licences that forbid handing an image on freely.
+"""The bill of materials of an environment (SBOM), and the licences to read before an image is made public.
 
 It is CycloneDX 1.6 in JSON (https://cyclonedx.org/docs/1.6/json/), made of a lock file alone: the packages
 are pinned there with hash and address, so it is known before anything is installed.
@@ -17,21 +17,15 @@ from lesson_helpers.tables import Shown, Table
 # An SPDX expression, by its form; what some packages write instead ("BSD 3-Clause") is only a name.
 EXPRESSION = re.compile(r"\(*[\w.+-]+\)*( (AND|OR|WITH) \(*[\w.+-]+\)*)*")
 
-# Licences that do not allow to hand everything on, by the beginning of their names, and what they do allow.
-# Read in NVIDIA's "License Agreement for Software Development Kits" with the supplements for CUDA and cuDNN,
-# and in the "Intel Simplified Software License".
-CONDITIONS = (
-    (
-        "LicenseRef-NVIDIA",
-        "not freely: only the files that its Attachment A lists, as part of a program of your own",
-    ),
-    (
-        "LicenseRef-cuDNN",
-        "not freely: only its runtime libraries, as part of a program of your own",
-    ),
-    ("LicenseRef-Intel", "unchanged only, with its notice, and without taking it apart"),
+# Licences that are a text of a maker's own, by the beginning of their names, and where that text is.
+# Makers of GPU software restrict what may be handed on. What exactly, only their text says: it is not
+# summed up here.
+OWN_TERMS = (
+    ("LicenseRef-NVIDIA", "perhaps not: read NVIDIA's licence agreement (EULA) for the CUDA Toolkit"),
+    ("LicenseRef-cuDNN", "perhaps not: read NVIDIA's licence agreement for cuDNN"),
+    ("LicenseRef-Intel", "perhaps not: read the Intel Simplified Software License"),
 )
-UNREAD = "not known: read its text first"
+UNKNOWN = "not known: read its text first"
 FREE = ("LicenseRef-Public-Domain",)
 
 
@@ -52,16 +46,16 @@ class Bill(Shown):
 
     @property
     def conditions(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Licence to what it says of handing on, and its packages; only those that are not free."""
+        """Licence to what has to be read, and its packages; only licences of a maker's own."""
         found = {}
         for licence, names in lens.licences(self.part).own.items():
             if licence not in FREE:
-                says = (says for begin, says in CONDITIONS if licence.startswith(begin))
-                found[licence] = (next(says, UNREAD), names)
+                says = (says for begin, says in OWN_TERMS if licence.startswith(begin))
+                found[licence] = (next(says, UNKNOWN), names)
         return found
 
     def table(self) -> Table:
-        """Return one row for each licence that does not allow to hand everything on."""
+        """Return one row for each licence that is a text of a maker's own."""
         rows = tuple(
             (licence.removeprefix("LicenseRef-") or "not said", str(len(names)), says)
             for licence, (says, names) in self.conditions.items()
@@ -69,10 +63,10 @@ class Bill(Shown):
         count = sum(len(names) for _, names in self.conditions.values())
         title = f"{len(self.part.packages)} packages in {self.part.environment} on {self.part.label}"
         note = (
-            f"{count} of them may not be handed on freely. An image for your own jobs is no problem; "
-            "before you make one public, read these texts, or leave the packages out."
+            f"{count} of them come under terms of their maker's own. Before you make an image of them "
+            "public, read these texts, or leave the packages out."
             if rows
-            else "All of them may be handed on, with their notices."
+            else "None of them comes under terms of its maker's own: keep their notices, read what they ask."
         )
         return Table(("licence", "packages", "may it be handed on?"), rows, title, note)
 

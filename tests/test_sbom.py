@@ -68,22 +68,22 @@ def test_what_needs_what_is_in_it(gpu):
     assert any(other.startswith("pkg:conda/cudnn@") or "libcudnn" in other for other in needs[torch])
 
 
-def test_what_may_not_be_handed_on_freely_is_pointed_out(gpu):
+def test_what_comes_under_terms_of_its_maker_s_own_is_pointed_out(gpu):
     nvidia = gpu.conditions["LicenseRef-NVIDIA-End-User-License-Agreement"]
-    assert nvidia[0].startswith("not freely")
+    assert nvidia[0].startswith("perhaps not: read NVIDIA")
     assert {"libcublas", "cuda-cudart"} <= set(nvidia[1])
     assert "libcudnn" in gpu.conditions["LicenseRef-cuDNN-Software-License-Agreement"][1]
     assert "LicenseRef-Public-Domain" not in gpu.conditions
     text = str(gpu)
     assert "NVIDIA-End-User-License-Agreement" in text
-    assert f"{sum(len(names) for _, names in gpu.conditions.values())} of them may not be handed on" in text
+    assert f"{sum(len(names) for _, names in gpu.conditions.values())} of them come under terms" in text
     assert "<table>" in gpu._repr_html_()
 
 
 def test_an_environment_with_nothing_to_mind_says_so():
     tiny = sbom.make(LOCK, "tiny", "linux-64")
     assert tiny.conditions == {}
-    assert "All of them may be handed on" in str(tiny)
+    assert "None of them comes under terms" in str(tiny)
 
 
 def test_the_same_lock_gives_the_same_bytes(gpu, tmp_path):
