@@ -82,11 +82,11 @@ class Curves:
         for share in (0, 0.5, 1):
             y, x = TOP + DOWN * (1 - share), LEFT + ACROSS * share
             value = lowest + share * (highest - lowest)
-            label = f"{100 * value:.0f} %" if what == "accuracy" else f"{value:.2g}"
+            label = f"{100 * value:.0f} %" if what == "accuracy" else f"{value:.3g}"
             parts.append(
                 f"<path d='M{LEFT} {y:.1f}h{ACROSS}' stroke='currentColor' stroke-opacity='0.25'/>"
                 f"<text x='{LEFT - 4}' y='{y + 4:.1f}' text-anchor='end'>{label}</text>"
-                f"<text x='{x:.1f}' y='{TOP + DOWN + 15}' text-anchor='middle'>"
+                f"<text x='{x:.1f}' y='{TOP + DOWN + 15}' text-anchor='{'end' if share == 1 else 'middle'}'>"
                 f"{share * furthest / 1000:,.0f}</text>"
             )
         middle = LEFT + ACROSS / 2

@@ -80,7 +80,10 @@ class Confusion:
     def _repr_html_(self) -> str:
         mistakes = self.counts * (1 - np.eye(10, dtype=int))
         most = max(int(mistakes.max()), 1)
-        head = "".join(f"<th scope='col'>{digit}</th>" for digit in DIGITS)
+        head = "".join(
+            f"<th scope='col' style='text-align: right; padding: 0.1em 0.5em'>{digit}</th>"
+            for digit in DIGITS
+        )
         body = ""
         for digit in DIGITS:
             cells = ""
@@ -89,7 +92,7 @@ class Confusion:
                 # half transparent at most, so that the number stands out on a light and on a dark page
                 colour = "0, 158, 115, 0.25" if said == digit else f"213, 94, 0, {0.5 * count / most:.2f}"
                 shown = count or "<span aria-hidden='true'>·</span>"
-                style = f"text-align: right; background: rgba({colour})"
+                style = f"text-align: right; padding: 0.1em 0.5em; background: rgba({colour})"
                 cells += f"<td style='{style}'>{shown}</td>"
             body += f"<tr><th scope='row'>{digit}</th>{cells}</tr>"
         caption = "Rows: what the digit is. Columns: what the network said."
