@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,7 +171,7 @@ class Engine:
             through = self.inspect(tag).entrypoint if entrypoint else ()
             container = self._run("from", *self.options, *_limits(), "--pull-never", tag).strip()
             try:
-                return self._run("run", container, "--", *through, *command, seconds=seconds)
+                return self._run_in(container, [*through, *command], seconds)
             finally:
                 self._run("rm", container)
         alone = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp"]
@@ -246,12 +247,39 @@ class Engine:
             check=False,
         )
 
+    def _run_in(self, container: str, command: list[str], seconds: float) -> str:
+        """Run a command in one of Buildah's containers and return its standard output.
+
+        What it prints goes into files: on a busy machine Buildah 1.28 was twice seen to pass on nothing of
+        what a command had printed, and to end with 0.
+        """
+        with tempfile.TemporaryDirectory(dir=processes.session()) as folder:
+            folder = Path(folder)
+            folder.chmod(0o755)  # for the image's user; the session's own folder is closed to others
+            files = [folder / "out", folder / "err"]
+            for file in files:
+                file.touch()
+                file.chmod(0o666)
+            words = ["run", f"--volume={folder}:/said:z", container, "--"]
+            words += ["/bin/sh", "-c", 'exec "$@" >/said/out 2>/said/err', "sh", *command]
+            done = self._call(words, seconds, {})
+            out, err = (file.read_text(errors="replace") for file in files)
+        if done.returncode:
+            raise explain(err + out or done.stderr, f"{self.kind} run")
+        return out
+
     def _run(self, *words: str, seconds: float = 120, environment: dict[str, str] | None = None) -> str:
         """Run the engine and return its standard output; what it says on failure becomes the error."""
+        done = self._call(words, seconds, environment or {})
+        if done.returncode:
+            raise explain(done.stderr + done.stdout, f"{self.kind} {words[0]}")
+        return done.stdout
+
+    def _call(self, words: Sequence[str], seconds: float, environment: dict[str, str]):
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 [self.program, *words],
-                env=os.environ | self.environment | (environment or {}),
+                env=os.environ | self.environment | environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -263,9 +291,6 @@ class Engine:
             raise LessonError(
                 f"{self.kind} did not finish within {seconds:.0f} s.", " ".join(words)[:300], "Run it again."
             ) from error
-        if done.returncode:
-            raise explain(done.stderr + done.stdout, f"{self.kind} {words[0]}")
-        return done.stdout
 
 
 def _limits() -> list[str]:

