@@ -242,6 +242,9 @@ def main() -> None:
         sys.exit(app(prog_name="./lesson", standalone_mode=False))
     except LessonError as error:
         sys.exit(str(error))
+    except typer.Abort:
+        what = "It was stopped: a question got no answer, or Ctrl-C was pressed."
+        sys.exit(str(LessonError(what, "the standard input", "Call it in a terminal, or see its --help.")))
     except OSError as error:  # a full disk, a folder of somebody else's
         what = f"A file can't be read or written: {error.strerror or error}."
         where = str(error.filename or paths.root())

@@ -342,6 +342,7 @@ def dirty(tmp_path):
 
 def test_clean_asks_first_and_then_removes_all_but_the_workspace(dirty):
     done = small.lesson(dirty, "clean")  # nobody is there to answer
+    assert [line.split(":")[0] for line in done.stderr.splitlines()[-3:]] == ["What", "Where", "Do"]
     assert done.returncode == 1
     assert re.search(r"To be removed: .lesson, _build.*, \d MB", done.stdout)
     assert (dirty / "_build").exists()
