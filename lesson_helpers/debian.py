@@ -12,13 +12,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import filelock
-
-from lesson_helpers import apt, paths
+from lesson_helpers import apt, paths, processes
 from lesson_helpers.apt import HOST
 from lesson_helpers.errors import LessonError
 
@@ -70,7 +68,9 @@ def unpack(
     recipe |= {"relocate": relocate, "check": [*check]}
     if _complete(tree, recipe):
         return tree
-    with _lock(name, seconds):
+    fix = f"End that process, or wait until it is done, and ask for {name} again."
+    # apt's lists are shared, and two would download the same
+    with processes.one_at_a_time(paths.programs() / "unpack.lock", seconds, "fetching programs", fix):
         if not _complete(tree, recipe):  # else another process was faster
             _require_tools(name, relocate)
             _first_that_works(tree, recipe)
@@ -82,28 +82,6 @@ def _complete(tree: Path, recipe: dict) -> bool:
         return json.loads((tree / STAMP).read_text())["recipe"] == recipe
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-@contextlib.contextmanager
-def _lock(name: str, seconds: float) -> Iterator[None]:
-    """Let one process fetch at a time: apt's lists are shared, and two would download the same."""
-    lock = filelock.FileLock(paths.programs() / "unpack.lock")
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        print(f"Another process is fetching programs; waiting for it (up to {seconds:.0f} s) …", flush=True)
-        try:
-            lock.acquire(timeout=seconds)
-        except filelock.Timeout:
-            raise LessonError(
-                f"Another process has been fetching programs for more than {seconds:.0f} s.",
-                lock.lock_file,
-                f"End that process, or wait until it is done, and ask for {name} again.",
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _require_tools(name: str, relocate: bool) -> None:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import filelock
 import psutil
 
 from lesson_helpers import condor, pool_settings, processes
@@ -192,7 +191,8 @@ def start(
             "Move the checkout to another folder, whose path has no $, quotation mark or backslash.",
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(folder, LOCKED):
+    fix = "Restart the other notebook's kernel, and run this cell again."
+    with processes.one_at_a_time(Path(f"{folder}.lock"), LOCKED, "starting the pool", fix):
         programs = condor.find()
         found = condor.gpus(programs)
         if not found.names and simulated_gpus:
@@ -212,27 +212,6 @@ def start(
         _lay_out(pool, text)
         _launch(pool)
     return pool
-
-
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path, seconds: float):
-    lock = filelock.FileLock(f"{folder}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        print(f"Another notebook is starting the pool; waiting for it (up to {seconds:.0f} s) …", flush=True)
-        try:
-            lock.acquire(timeout=seconds)
-        except filelock.Timeout:
-            raise LessonError(
-                f"Another notebook has been starting the pool for more than {seconds:.0f} s.",
-                lock.lock_file,
-                "Restart the other notebook's kernel, and run this cell again.",
-            ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _lay_out(pool: Pool, text: str) -> None:

@@ -16,12 +16,14 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import filelock
 import psutil
 
 from lesson_helpers import paths
+from lesson_helpers.errors import LessonError
 
 OWNER = "LESSON_OWNER"
 ROUNDS = 5  # looks at the process table: what is being ended may just have started something
@@ -126,6 +128,42 @@ def remove(folder: Path) -> bool:
     if not _mounts(folder):
         shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
+
+
+@contextlib.contextmanager
+def one_at_a_time(file: Path, seconds: float, doing: str, fix: str) -> Iterator[None]:
+    """Hold a lock file, which the system frees when its holder dies; say so where another holds it.
+
+    Parameters
+    ----------
+    file : Path
+        The lock file.
+    seconds : float
+        How long to wait for another.
+    doing : str
+        What the other does, as in "Another process is `doing`".
+    fix : str
+        What to do where it takes longer.
+
+    Raises
+    ------
+    LessonError
+        Where it takes longer.
+    """
+    lock = filelock.FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        print(f"Another process is {doing}; waiting for it (up to {seconds:.0f} s) …", flush=True)
+        try:
+            lock.acquire(timeout=seconds)
+        except filelock.Timeout:
+            what = f"Another process has been {doing} for more than {seconds:.0f} s."
+            raise LessonError(what, str(file), fix) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _end_all(wanted, seconds: float) -> int:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 from lesson_helpers import apt, debian, paths
@@ -255,7 +256,7 @@ def test_a_full_disk_is_said(folder, monkeypatch):
 
 
 def test_waiting_for_another_process_has_a_limit(empty):
-    with debian._lock("first", 1):
+    with filelock.FileLock(paths.programs() / "unpack.lock"):
         error = refused("second", ["hello"], seconds=0.2)
     assert "Another process has been fetching" in error.what
     assert error.where.endswith("unpack.lock")
