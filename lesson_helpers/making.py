@@ -183,6 +183,7 @@ async def find(address: str, specs: Iterable[str], platform: manifests.Platform)
     return await rattler.solve(
         [rattler.Channel(f"{address}/")],
         list(specs),
+        gateway=rattler.Gateway(cache_dir=paths.state() / "cache" / "rattler"),  # else in the user's home
         platforms=[platform.subdir, "noarch"],
         virtual_packages=solver.virtual_packages(platform),
         timeout=solver.SOLVE_LIMIT,

@@ -66,5 +66,6 @@ def tool_environment() -> dict[str, str]:
         "IPYTHONDIR": str(home / "ipython"),
         "MPLCONFIGDIR": str(home / "matplotlib"),
         "TORCHINDUCTOR_CACHE_DIR": str(home / "torchinductor"),  # else below /tmp
+        "npm_config_cache": str(home / "npm"),  # JupyterLab asks npm where it is, and npm logs that
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel start warns on stderr
     }
