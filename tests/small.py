@@ -13,6 +13,28 @@ from nbformat import v4
 from lesson_helpers import paths
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+# A workspace with a CPU and a GPU environment, solved for out of the records of the kit's own lock.
+MANIFEST = """
+[workspace]
+channels = ["conda-forge"]
+platforms = ["linux-64", "osx-arm64", { name = "linux-64-cuda", platform = "linux-64", cuda = "12" }]
+
+[feature.cpu]
+platforms = ["linux-64", "osx-arm64"]
+
+[feature.cpu.dependencies]
+pytorch-cpu = ">=2.8,<3"
+
+[feature.gpu]
+platforms = ["linux-64-cuda"]
+
+[feature.gpu.dependencies]
+pytorch-gpu = ">=2.8,<3"
+
+[environments]
+cpu = ["cpu"]
+gpu = ["gpu"]
+"""
 PARAMETERS = 'epochs: int = 1  # passes\nfolder: str = "workspace"  # your workspace'
 
 

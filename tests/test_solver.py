@@ -1,30 +1,10 @@
 import pytest
+from small import MANIFEST
 
 from lesson_helpers import lockfiles, paths, platforms, solver
 from lesson_helpers.errors import LessonError
 
 KIT_LOCK = paths.root() / "pixi.lock"
-MANIFEST = """
-[workspace]
-channels = ["conda-forge"]
-platforms = ["linux-64", "osx-arm64", { name = "linux-64-cuda", platform = "linux-64", cuda = "12" }]
-
-[feature.cpu]
-platforms = ["linux-64", "osx-arm64"]
-
-[feature.cpu.dependencies]
-pytorch-cpu = ">=2.8,<3"
-
-[feature.gpu]
-platforms = ["linux-64-cuda"]
-
-[feature.gpu.dependencies]
-pytorch-gpu = ">=2.8,<3"
-
-[environments]
-cpu = ["cpu"]
-gpu = ["gpu"]
-"""
 
 
 def linux(**declared):
